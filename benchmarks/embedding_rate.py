@@ -1,0 +1,166 @@
+"""How close `littune embed` comes to what its image tower can do alone.
+
+    LITTUNE_DATA=… python benchmarks/embedding_rate.py [--image package:efficientnet-lite2] [--json]
+
+In each round the tower first encodes batches of ready pixels, then the same pictures are embedded from their tar
+shards into a fresh store, commits included. The two alternate, so that what else the machine is doing hits both;
+the share is the median over the rounds. The tower's batch size is the best of those tried at the start.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from littune.base.progress import log
+from littune.pairs import open_pairs
+from littune.pairs.base import Sample, Source
+from littune.pairs.decode import decode
+from littune.store.embed import embed
+from littune.towers.image import ImageTower
+from littune.towers.image_sources import load_image_tower
+
+DATA = Path(os.environ.get("LITTUNE_DATA", Path(__file__).parents[2] / "shared" / "data"))
+BATCH_SIZES = (8, 16, 32, 64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """What a piece of work took."""
+
+    images: int
+    seconds: float
+    cpu_seconds: float
+
+    @property
+    def rate(self) -> float:
+        return self.images / self.seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """The table's line."""
+
+    image: str
+    precision: str
+    threads: int
+    images: int
+    rounds: int
+    tower_batch_size: int
+    tower_images_per_second: float
+    embed_images_per_second: float
+    share: float
+    """The median over the rounds of embed's rate over the tower's."""
+    share_min: float
+    share_max: float
+    cpu_share: float
+    """The tower's processor seconds over embed's: what the share is where the cores are ours alone."""
+
+
+def main() -> None:
+    options = _options()
+    torch.set_num_threads(options.threads)
+    results = []
+    for image in options.image:
+        tower = load_image_tower(image, precision=options.precision)
+        results.append(measure(tower, open_pairs(options.pairs), rounds=options.rounds, workers=options.workers))
+    if options.json:
+        print(json.dumps([asdict(result) for result in results], indent=1))
+    else:
+        _print_table(results)
+
+
+def measure(tower: ImageTower, pairs: Source, *, rounds: int, workers: int) -> Result:
+    """Alternate the two for so many rounds."""
+    pixels = _all_pixels(tower, pairs)
+    batch_size = _best_batch_size(tower, pixels)
+    alone, embedded = [], []
+    for number in range(rounds):
+        alone.append(_timed(len(pixels), lambda: _encode(tower, pixels, batch_size)))
+        embedded.append(_timed(len(pixels), lambda: _embed(tower, pairs, workers)))
+        log(f"round {number + 1}: tower {alone[-1].rate:.1f}, embed {embedded[-1].rate:.1f} images/s")
+    shares = [both.rate / one.rate for one, both in zip(alone, embedded, strict=True)]
+    cpu_shares = [one.cpu_seconds / both.cpu_seconds for one, both in zip(alone, embedded, strict=True)]
+    return Result(
+        image=tower.spec,
+        precision=tower.precision,
+        threads=torch.get_num_threads(),
+        images=len(pixels),
+        rounds=rounds,
+        tower_batch_size=batch_size,
+        tower_images_per_second=statistics.median(pace.rate for pace in alone),
+        embed_images_per_second=statistics.median(pace.rate for pace in embedded),
+        share=statistics.median(shares),
+        share_min=min(shares),
+        share_max=max(shares),
+        cpu_share=statistics.median(cpu_shares),
+    )
+
+
+def _all_pixels(tower: ImageTower, pairs: Source) -> UInt8[Tensor, "n 3 h w"]:
+    samples = [sample for part in pairs.parts() for sample in part.samples() if isinstance(sample, Sample)]
+    return torch.stack([tower.preprocess(decode(sample.image)) for sample in samples])
+
+
+def _best_batch_size(tower: ImageTower, pixels: UInt8[Tensor, "n 3 h w"]) -> int:
+    """Tried twice each, in turn, on a part of the pictures; the first turn warms up."""
+    some = pixels[:128]
+    paces = [{size: _timed(len(some), lambda: _encode(tower, some, size)).rate for size in BATCH_SIZES} for _ in "123"]
+    best = {size: max(pace[size] for pace in paces[1:]) for size in BATCH_SIZES}
+    log("tower alone: " + ", ".join(f"batch {size}: {rate:.1f}" for size, rate in best.items()) + " images/s")
+    return max(best, key=lambda size: best[size])
+
+
+def _encode(tower: ImageTower, pixels: UInt8[Tensor, "n 3 h w"], batch_size: int) -> None:
+    for batch in pixels.split(batch_size):
+        tower.encode(batch)
+
+
+def _embed(tower: ImageTower, pairs: Source, workers: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        embed(tower, pairs, folder, workers=workers)
+
+
+def _timed(images: int, work: Callable[[], None]) -> Pace:
+    started, cpu_started = time.perf_counter(), time.process_time()
+    work()
+    return Pace(images=images, seconds=time.perf_counter() - started, cpu_seconds=time.process_time() - cpu_started)
+
+
+def _print_table(results: Sequence[Result]) -> None:
+    print(
+        "| image tower | precision | threads | tower alone, images/s | embed, images/s | share (min–max) | CPU share |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    for it in results:
+        print(
+            f"| {it.image} | {it.precision} | {it.threads} | {it.tower_images_per_second:.1f} (batch "
+            f"{it.tower_batch_size}) | {it.embed_images_per_second:.1f} | {it.share:.1%} ({it.share_min:.1%}–"
+            f"{it.share_max:.1%}) | {it.cpu_share:.1%} |"
+        )
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--image", nargs="+", default=["package:efficientnet-lite0", "package:efficientnet-lite2"], help="towers")
+    add("--pairs", default=str(DATA / "flickr8k-1k" / "*.tar"), help="what to embed")
+    add("--precision", default="auto", help="auto, float32 or bfloat16")
+    add("--threads", type=int, default=torch.get_num_threads(), help="threads of the tower")
+    add("--workers", type=int, default=2, help="threads that decode")
+    add("--rounds", type=int, default=5)
+    add("--json", action="store_true", help="print JSON instead of a table")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

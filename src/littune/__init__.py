@@ -1,0 +1,58 @@
+"""littune: turn any pre-trained image model into a zero-shot classifier and a search engine.
+
+The public names; each is imported when it is first used, so that ``import littune`` loads no torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from littune.apps.search import Hit as Hit
+    from littune.apps.search import Index as Index
+    from littune.apps.training import train as train
+    from littune.base.errors import LittuneError as LittuneError
+    from littune.config import TrainConfig as TrainConfig
+    from littune.evaluation.evaluate import evaluate as evaluate
+    from littune.model.lit import LiT as LiT
+    from littune.model.lit import Score as Score
+    from littune.model.zero_shot import zero_shot_classifier as zero_shot_classifier
+    from littune.pairs.open import open_pairs as open_pairs
+    from littune.store.embed import embed as embed
+    from littune.store.prototypes import prototypes as prototypes
+    from littune.store.store import EmbeddingStore as EmbeddingStore
+    from littune.towers.image import ImageTower as ImageTower
+    from littune.towers.image_sources import load_image_tower as load_image_tower
+    from littune.towers.text import TextTower as TextTower
+    from littune.towers.text_sources import load_text_tower as load_text_tower
+
+_HOMES = {
+    "EmbeddingStore": "littune.store.store",
+    "Hit": "littune.apps.search",
+    "ImageTower": "littune.towers.image",
+    "Index": "littune.apps.search",
+    "LiT": "littune.model.lit",
+    "LittuneError": "littune.base.errors",
+    "Score": "littune.model.lit",
+    "TextTower": "littune.towers.text",
+    "TrainConfig": "littune.config",
+    "embed": "littune.store.embed",
+    "evaluate": "littune.evaluation.evaluate",
+    "load_image_tower": "littune.towers.image_sources",
+    "load_text_tower": "littune.towers.text_sources",
+    "open_pairs": "littune.pairs.open",
+    "prototypes": "littune.store.prototypes",
+    "train": "littune.apps.training",
+    "zero_shot_classifier": "littune.model.zero_shot",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'littune' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,125 @@
+"""Say what a path or a spec is: a run, a store, a tower, or pairs."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from littune.base.errors import InputError, LittuneError
+from littune.base.files import read_json
+from littune.model.lit import LiT, is_run
+from littune.pairs import open_pairs
+from littune.store.store import EmbeddingStore, is_store
+from littune.towers.image_sources import load_image_tower
+from littune.towers.text_sources import load_text_tower
+
+_TEXT_ONLY = ("package:minilm",)
+_IMAGE_ONLY = ("timm:", "package:efficientnet")
+
+About = dict[str, object]
+
+
+def describe(what: str) -> About:
+    """What ``what`` is, as names and JSON values; ``kind`` says which of run, store, tower or pairs.
+
+    Raises:
+        InputError: it is none of them.
+    """
+    path = Path(what)
+    if is_run(path):
+        return _run(path)
+    if is_store(path):
+        return _store(path)
+    if what.startswith(_IMAGE_ONLY):
+        return _image_tower(what)
+    if what.startswith(_TEXT_ONLY):
+        return _text_tower(what)
+    if what.startswith("hf:") and (Path(what.removeprefix("hf:")) / "config.json").is_file():
+        return _hf_tower(what)
+    return _pairs(what)
+
+
+def _run(path: Path) -> About:
+    model = LiT.load(path)
+    return {
+        "kind": "run",
+        "path": str(path),
+        "image tower": model.image.spec,
+        "text tower": model.text.spec,
+        "max tokens": model.text.max_tokens,
+        "dimensions": model.dim,
+        "logit scale": round(model.logit_scale, 3),
+        "identity": model.image.identity.to_dict(),
+        "settings": str(path / "config.toml"),
+        "carries the image tower": model.image.weights is not None,
+    }
+
+
+def _store(path: Path) -> About:
+    store = EmbeddingStore.open(path, allow_foreign=True)
+    manifest = read_json(path / "manifest.json") if (path / "manifest.json").is_file() else {}
+    skipped = manifest.get("skipped")
+    return {
+        "kind": "store",
+        "path": str(path),
+        "holds": store.kind,
+        "rows": store.num_rows,
+        "dimensions": store.dim,
+        "complete": store.complete,
+        "skipped": len(skipped) if isinstance(skipped, list) else 0,
+        "classes": len(store.classnames) if store.classnames else 0,
+        "identity": store.identity.to_dict() if store.identity else None,
+        "provenance": _mapping(manifest.get("provenance")),
+    }
+
+
+def _image_tower(spec: str) -> About:
+    tower = load_image_tower(spec)
+    return {
+        "kind": "image tower",
+        "spec": spec,
+        "dimensions": tower.dim,
+        "pooling": tower.pooling,
+        "parameters": sum(parameter.numel() for parameter in tower.module.parameters()),
+        "preprocessing": tower.preprocess.to_dict(),
+        "classes": len(tower.classifier.weight) if tower.classifier else 0,
+        "identity": tower.identity.to_dict(),
+    }
+
+
+def _text_tower(spec: str) -> About:
+    tower = load_text_tower(spec, max_tokens=32)
+    return {
+        "kind": "text tower",
+        "spec": spec,
+        "dimensions": tower.dim,
+        "pooling": tower.pooling,
+        "parameters": sum(parameter.numel() for parameter in tower.parameters()),
+    }
+
+
+def _hf_tower(spec: str) -> About:
+    try:
+        return _image_tower(spec)
+    except LittuneError as image_error:
+        try:
+            return _text_tower(spec)
+        except LittuneError as text_error:
+            raise InputError(
+                f"{spec} is no tower: as an image tower, {image_error}; as a text tower, {text_error}"
+            ) from text_error
+
+
+def _pairs(spec: str) -> About:
+    source = open_pairs(spec)
+    return {
+        "kind": "labelled images" if source.classnames else "pairs",
+        "spec": spec,
+        "lie in": source.kind,
+        "parts": [part.name for part in source.parts()],
+        "rows": source.num_samples,
+        "classes": list(source.classnames or ()),
+        "templates": list(source.templates or ()),
+    }
+
+
+def _mapping(value: object) -> Mapping[str, object]:
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,90 @@
+"""Search a store of images by words: an exact, streamed matrix product over the projected embeddings."""
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from littune.base.errors import InputError
+from littune.model.lit import LiT
+from littune.store.store import EmbeddingStore
+
+_BLOCK = 8192
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hit:
+    """One image found: its cosine with the query, and what the store says of it."""
+
+    score: float
+    key: str
+    source: str
+    caption: str
+
+    def to_dict(self) -> dict[str, object]:
+        """The hit as JSON values."""
+        return asdict(self)
+
+
+class Index:
+    """The images of a store, projected into a model's space and ready to be searched.
+
+    Args:
+        model: the model whose text tower reads the queries.
+        store: embeddings of the model's image tower.
+        allow_foreign: admit a store made elsewhere, of which only the dimension can be checked.
+
+    Raises:
+        MismatchError: the store is of another image tower.
+    """
+
+    def __init__(self, model: LiT, store: EmbeddingStore, *, allow_foreign: bool = False) -> None:
+        model.check_store(store, allow_foreign=allow_foreign)
+        self.model = model
+        self.store = store
+        self._rows = _project(model, store)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def search(self, query: str, *, k: int = 5) -> list[Hit]:
+        """The ``k`` images nearest to the words, best first; equal scores in the store's order.
+
+        Raises:
+            InputError: the query is blank or ``k`` is below 1.
+        """
+        return self.search_many([query], k=k)[0]
+
+    def search_many(self, queries: list[str], *, k: int = 5) -> list[list[Hit]]:
+        """``search`` for several queries at once."""
+        if k < 1:
+            raise InputError(f"k = {k} is not usable: it must be at least 1")
+        if not all(query.strip() for query in queries):
+            raise InputError("the query is blank; give some words to search for")
+        scores = self.model.encode_text(queries) @ self._rows.T
+        return [self._hits(row, k) for row in scores]
+
+    def _hits(self, scores: npt.NDArray[np.float32], k: int) -> list[Hit]:
+        best = np.argsort(-scores, kind="stable")[:k]
+        keys, sources, captions = self.store.keys(), self.store.sources(), self.store.texts(("captions",))
+        return [
+            Hit(
+                score=float(scores[row]),
+                key=keys[row],
+                source=sources[row],
+                caption=captions[row][0] if captions[row] else "",
+            )
+            for row in best
+        ]
+
+
+def _project(model: LiT, store: EmbeddingStore) -> npt.NDArray[np.float32]:
+    rows = np.empty((store.num_rows, store.dim), np.float32)
+    start = 0
+    with torch.no_grad():
+        for block in store.iter_embeddings(_BLOCK):
+            raw = torch.from_numpy(np.asarray(block, np.float32)).to(model.center.device)
+            rows[start : start + len(block)] = model.project_images(raw).cpu().numpy()
+            start += len(block)
+    return rows

@@ -1,0 +1,51 @@
+"""Training and scoring put together: what ``littune train`` and ``littune.train`` do."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from littune.config import TrainConfig
+from littune.evaluation.evaluate import Evaluation, evaluate
+from littune.model.lit import LiT
+from littune.store.store import EmbeddingStore
+from littune.tuning.train import Probe, fit
+
+Stores = str | Path | EmbeddingStore
+
+
+def train(store: Stores | Sequence[Stores], **settings: Any) -> LiT:
+    """Tune a text tower to read out the image tower of one or several stores, and return the model.
+
+    Args:
+        store: one or several stores, or what ``--store`` takes: ``PATH[:WEIGHT[:FIELD,…]]``.
+        settings: the settings of ``TrainConfig``, such as ``out``, ``text``, ``locking``, ``batch_size``, ``epochs``.
+
+    Raises:
+        LittuneError: a setting, store or tower cannot be used.
+        TypeError: there is no such setting.
+    """
+    stores = [store] if isinstance(store, Stores) else store
+    specs = tuple(str(one.path if isinstance(one, EmbeddingStore) else one) for one in stores)
+    config = TrainConfig(store=specs, **(settings | {"out": Path(settings["out"])}))
+    return fit(config, probe=make_probe(config.val))
+
+
+def run_training(config: TrainConfig) -> Evaluation | None:
+    """Train, and score the outcome on the sets in ``config.val``, if there are any."""
+    model = fit(config, probe=make_probe(config.val))
+    return evaluate(model, config.val) if config.val else None
+
+
+def make_probe(val: Sequence[str]) -> Probe | None:
+    """A probe that scores on these sets, each metric named ``SET/METRIC``."""
+    if not val:
+        return None
+
+    def probe(model: LiT) -> Mapping[str, float]:
+        return {
+            f"{Path(result.data).name}/{name}": value
+            for result in evaluate(model, val).results
+            for name, value in result.metrics.items()
+        }
+
+    return probe

@@ -1,0 +1,297 @@
+"""The command line: one small function a verb.
+
+Results go to stdout (``--json`` for machines), progress and messages to stderr. Bad input is one line on
+stderr and exit code 2. Nothing heavy is imported before a verb runs.
+"""
+
+import json as json_module
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, CycloptsError, Parameter
+from cyclopts.config import Toml
+
+from littune.base.errors import InputError, LittuneError
+from littune.base.progress import log
+from littune.config import Compute, Pooling, TrainConfig
+
+app = App(
+    name="littune",
+    help="Turn any pre-trained image model into a zero-shot classifier and a search engine.",
+    version=version("littune"),
+)
+# The flags of one verb may also lie in a TOML file: littune VERB --config FILE.
+app.meta.group_parameters = "Settings file"
+
+Flag = Annotated[bool, Parameter(negative="")]
+Many = Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=True)]
+Listed = Annotated[str, Parameter()]
+_COMPUTE = Compute()
+
+
+@app.command
+def embed(
+    *,
+    image: str,
+    out: Path,
+    pairs: str = "",
+    prototypes: Flag = False,
+    classes: Path | None = None,
+    texts: str = "",
+    image_field: str = "",
+    pooling: Pooling = "own",
+    batch_size: int = 32,
+    strict: Flag = False,
+    compute: Compute = _COMPUTE,
+) -> None:
+    """Embed images (or a tower's own class directions) once, into a store that goes on where it stopped.
+
+    Args:
+        image: The image tower: timm:NAME[@CHECKPOINT], hf:NAME_OR_DIR, package:efficientnet-lite0|1|2.
+        out: The store's folder.
+        pairs: Where images and texts lie: tar shards, a table, a folder, hf:NAME_OR_DIR.
+        prototypes: Store the directions of the tower's own classifier instead of images.
+        classes: With --prototypes, a file that says which texts belong to which class.
+        texts: Fields that supply texts, separated by commas; by default captions, else the caption.
+        image_field: The column of a table that holds the image; by default found by its name.
+        pooling: How the tower pools: its own way, or cls, mean, cls+mean.
+        batch_size: Images that the tower sees at once.
+        strict: Make the first bad sample an error instead of skipping it.
+        compute: Where and how precisely the tower runs.
+    """
+    if bool(pairs) == prototypes:
+        raise InputError("embed needs either --pairs SPEC or --prototypes")
+    if classes is not None and not prototypes:
+        raise InputError("--classes goes with --prototypes")
+    from littune.towers import load_image_tower
+
+    tower = load_image_tower(image, pooling=pooling, device=compute.device, precision=compute.precision)
+    if prototypes:
+        from littune.store.prototypes import prototypes as embed_prototypes
+
+        embed_prototypes(tower, out, classes=classes)
+        return
+    from littune.pairs import open_pairs
+    from littune.store.embed import embed as embed_pairs
+
+    chosen = _split(texts)
+    source = open_pairs(pairs, texts=chosen, image_field=image_field or None)
+    embed_pairs(tower, source, out, batch_size=batch_size, workers=compute.workers, strict=strict, texts=chosen)
+
+
+@app.command
+def train(config: TrainConfig, *, json: Flag = False) -> None:
+    """Tune a text tower to read out the image tower of one or several stores.
+
+    Args:
+        config: What the run is made of.
+        json: Print the final scores as JSON.
+    """
+    from littune.apps.training import run_training
+
+    result = run_training(config)
+    if result is not None:
+        _print(result.to_dict() if json else result.to_text(), json=json)
+
+
+@app.command(name="eval")
+def evaluate(
+    *,
+    run: Path,
+    on: Many,
+    templates: str = "",
+    out: Path | None = None,
+    allow_foreign: Flag = False,
+    json: Flag = False,
+    compute: Compute = _COMPUTE,
+) -> None:
+    """Score a run: zero-shot classification on labelled sets, retrieval on pairs.
+
+    Args:
+        run: The run folder.
+        on: Stores or specs of pairs or labelled images.
+        templates: Prompt templates: a file, default, class_name_only or clip_best; else the data set's own.
+        out: Write the scores to this JSON file too.
+        allow_foreign: Admit stores that do not say which tower they are of.
+        json: Print the scores as JSON, as fractions.
+        compute: Where and how precisely towers run.
+    """
+    from littune.evaluation import evaluate as evaluate_on
+    from littune.model.lit import LiT
+
+    model = LiT.load(run, device=compute.device, precision=compute.precision)
+    result = evaluate_on(model, on, templates=templates or None, workers=compute.workers, allow_foreign=allow_foreign)
+    if out is not None:
+        result.save(out)
+    _print(result.to_dict() if json else result.to_text(), json=json)
+
+
+@app.command
+def encode(
+    *images: Path,
+    run: Path,
+    out: Path,
+    texts: Path | None = None,
+    json: Flag = False,
+    compute: Compute = _COMPUTE,
+) -> None:
+    """Embed images, or the lines of a text file, as unit float32 rows in a .npy file.
+
+    Args:
+        images: Picture files.
+        run: The run folder.
+        out: The .npy file to write.
+        texts: A UTF-8 file with one text a line.
+        json: Say what was written as JSON.
+        compute: Where and how precisely towers run.
+    """
+    from littune.apps.encoding import encode_to_file
+
+    about = encode_to_file(run, out, images=images, texts=texts, device=compute.device, precision=compute.precision)
+    _print(about if json else f"{about['rows']} rows of {about['dim']} numbers → {out}", json=json)
+
+
+@app.command
+def classify(
+    *images: Path,
+    run: Path,
+    labels: str,
+    templates: str = "",
+    json: Flag = False,
+    compute: Compute = _COMPUTE,
+) -> None:
+    """Say which of some labels fits each picture.
+
+    Args:
+        images: Picture files.
+        run: The run folder.
+        labels: The labels, separated by commas.
+        templates: Prompt templates: a file, default, class_name_only or clip_best.
+        json: Print all labels' scores as JSON.
+        compute: Where and how precisely towers run.
+    """
+    from littune.model.lit import LiT
+    from littune.model.prompts import load_templates
+
+    if not images:
+        raise InputError("no picture was given; name at least one file")
+    model = LiT.load(run, device=compute.device, precision=compute.precision)
+    rows = model.classify_many(images, _split(labels), templates=load_templates(templates or "default"))
+    if json:
+        records = [
+            {"image": str(image), "scores": [{"label": score.label, "score": score.score} for score in scores]}
+            for image, scores in zip(images, rows, strict=True)
+        ]
+        _print(records, json=True)
+    else:
+        for image, scores in zip(images, rows, strict=True):
+            print(f"{image}: " + ", ".join(f"{score.label} {score.score:.1%}" for score in scores[:5]))
+
+
+@app.command
+def search(
+    query: str,
+    *,
+    run: Path,
+    store: Path,
+    k: Annotated[int, Parameter(name=["-k", "--k"])] = 5,
+    allow_foreign: Flag = False,
+    json: Flag = False,
+    compute: Compute = _COMPUTE,
+) -> None:
+    """Find the images of a store that fit some words.
+
+    Args:
+        query: The words.
+        run: The run folder.
+        store: The store to search.
+        k: How many images to show.
+        allow_foreign: Admit a store that does not say which tower it is of.
+        json: Print the hits as JSON.
+        compute: Where and how precisely towers run.
+    """
+    from littune.apps.search import Index
+    from littune.model.lit import LiT
+    from littune.store.store import EmbeddingStore
+
+    model = LiT.load(run, device=compute.device, precision=compute.precision)
+    index = Index(model, EmbeddingStore.open(store, allow_foreign=allow_foreign), allow_foreign=allow_foreign)
+    hits = index.search(query, k=k)
+    if json:
+        _print({"query": query, "hits": [hit.to_dict() for hit in hits]}, json=True)
+    else:
+        for hit in hits:
+            print(f"{hit.score:.3f}  {hit.key}  {hit.source}  {hit.caption}")
+
+
+@app.command
+def info(what: str, *, json: Flag = False) -> None:
+    """Say what a path or spec is: a run, a store, an image or text tower, pairs.
+
+    Args:
+        what: The path or spec.
+        json: Print it as JSON.
+    """
+    from littune.apps.info import describe
+
+    about = describe(what)
+    _print(about if json else "\n".join(f"{name}: {value}" for name, value in about.items()), json=json)
+
+
+@app.command
+def demo(*, out: Path = Path("demo"), image: str = "package:efficientnet-lite2") -> None:
+    """Train on a tower's own classifier, then classify and search photographs; writes a page that shows it.
+
+    Args:
+        out: The folder for the page and what it is made of.
+        image: The image tower.
+    """
+    from littune.apps.demo import run_demo
+
+    run_demo(out, image=image)
+
+
+@app.meta.default
+def _with_settings(
+    *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)], config: Path | None = None
+) -> None:
+    """Run a verb, with flags over a settings file over the defaults.
+
+    Args:
+        tokens: The verb and its flags.
+        config: A TOML file of the verb's settings; flags win over it.
+    """
+    if config is not None:
+        if not config.is_file():
+            raise InputError(f"there is no settings file {config}")
+        app.config = (Toml(config, must_exist=True, use_commands_as_keys=False),)
+    app(tokens, exit_on_error=False, print_error=False)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 2 bad input, 130 interrupted."""
+    try:
+        app.meta(arguments, exit_on_error=False, print_error=False)
+    except (CycloptsError, LittuneError) as error:
+        log(f"littune: {_one_line(error)}")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        log("littune: interrupted; the same command goes on")
+        sys.exit(130)
+    finally:
+        app.config = ()
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _split(listed: str) -> list[str]:
+    return [item.strip() for item in listed.split(",") if item.strip()]
+
+
+def _print(value: object, *, json: bool) -> None:
+    print(json_module.dumps(value, ensure_ascii=False, indent=1) if json else value)

@@ -1,0 +1,6 @@
+"""What a model can do: zero-shot classification and retrieval, scored."""
+
+from littune.evaluation.evaluate import Evaluation, evaluate
+from littune.evaluation.results import Result
+
+__all__ = ["Evaluation", "Result", "evaluate"]

@@ -1,0 +1,56 @@
+"""Metrics as pure functions of arrays.
+
+Everything rests on the *rank* of the right answer: how many wrong answers stand ahead of it. A wrong answer
+with an equal score stands ahead, and so does everything where a score is NaN: a tie is never a hit by luck,
+and a model that gives every answer the same score gets none right. Without ties the numbers are those of
+``clip_benchmark.metrics``.
+"""
+
+import math
+
+import numpy as np
+from jaxtyping import Float, Int
+
+
+def label_ranks(scores: Float[np.ndarray, "n classes"], labels: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+    """How many wrong classes stand ahead of the right one, int64.
+
+    Args:
+        scores: higher is better.
+        labels: the index of each row's right class.
+    """
+    right = np.take_along_axis(scores, labels[:, None], axis=1)
+    ahead: np.ndarray = scores.shape[1] - 1 - np.count_nonzero(scores < right, axis=1)
+    return ahead
+
+
+def share_within(ranks: Int[np.ndarray, " n"], k: int) -> float:
+    """The share of the ranks that are among the first ``k``: accuracy@k, or recall@k.
+
+    Returns:
+        A fraction; NaN where there are no ranks.
+    """
+    return float(np.count_nonzero(ranks < k) / len(ranks)) if len(ranks) else math.nan
+
+
+def mean_per_class(ranks: Int[np.ndarray, " n"], labels: Int[np.ndarray, " n"]) -> float:
+    """The share of first ranks within each class, averaged over the classes that occur (balanced accuracy).
+
+    Returns:
+        A fraction; NaN where there are no ranks.
+    """
+    if not len(ranks):
+        return math.nan
+    _, classes, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    hits = np.bincount(classes, weights=ranks < 1, minlength=len(sizes))
+    return float(np.mean(hits / sizes))
+
+
+def accuracy_at_k(scores: Float[np.ndarray, "n classes"], labels: Int[np.ndarray, " n"], k: int) -> float:
+    """The share of rows whose right class has one of the ``k`` highest scores."""
+    return share_within(label_ranks(scores, labels), k)
+
+
+def mean_per_class_accuracy(scores: Float[np.ndarray, "n classes"], labels: Int[np.ndarray, " n"]) -> float:
+    """Accuracy@1 within each class, averaged over the classes that occur (balanced accuracy)."""
+    return mean_per_class(label_ranks(scores, labels), labels)

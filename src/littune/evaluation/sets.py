@@ -1,0 +1,108 @@
+"""Evaluation sets as stores: a store is opened; anything else is embedded once, into a cache.
+
+The cached store's name comes from the image tower's identity, the spec and the contents of what it names,
+so a changed tower or data set is embedded anew, and an interrupted embedding goes on.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from torch import Tensor
+
+from littune.base.errors import InputError
+from littune.model.lit import LiT
+from littune.pairs.base import Source
+from littune.pairs.open import open_pairs
+from littune.store.embed import embed
+from littune.store.manifest import has_manifest
+from littune.store.store import EmbeddingStore
+from littune.towers.image import Identity
+
+_BLOCK = 8192
+
+
+def littune_cache() -> Path:
+    """Where littune keeps what it can make again: ``$LITTUNE_CACHE``, or ``~/.cache/littune``."""
+    return Path(os.environ.get("LITTUNE_CACHE") or "~/.cache/littune").expanduser()
+
+
+def open_set(
+    model: LiT,
+    data: str | Path | EmbeddingStore,
+    *,
+    texts: Sequence[str] = (),
+    allow_foreign: bool = False,
+    batch_size: int = 32,
+    workers: int = 2,
+) -> EmbeddingStore:
+    """The store of ``data``, checked to be complete and of the model's image tower; pairs are embedded if need be.
+
+    Args:
+        model: the model that is to read the store.
+        data: a store, its folder, or the spec of pairs or labelled images.
+        texts: the fields that supply the texts of pairs.
+        allow_foreign: admit a store made elsewhere, of which only the dimension can be checked.
+        batch_size: how many images the tower sees at once.
+        workers: how many threads decode images.
+
+    Raises:
+        InputError: the set cannot be used, or is empty or unfinished.
+        MismatchError: the store is of another image tower.
+    """
+    if isinstance(data, EmbeddingStore):
+        store = data
+    elif _is_store(Path(data)):
+        store = EmbeddingStore.open(data, allow_foreign=allow_foreign)
+    else:
+        store = _embedded(model, open_pairs(data, texts=texts), texts, batch_size=batch_size, workers=workers)
+    if not store.complete:
+        raise InputError(f"{store.path} is unfinished ({store.num_rows} rows so far); embed it to the end first")
+    if not store.num_rows:
+        raise InputError(f"{data if isinstance(data, str | Path) else data.path} holds no usable image to score on")
+    model.check_store(store, allow_foreign=allow_foreign)
+    return store
+
+
+def project(model: LiT, store: EmbeddingStore) -> Iterator[Float32[np.ndarray, "n dim"]]:
+    """A store's rows in the model's space, of unit length, a block at a time."""
+    shift = _shift(model, store)
+    for block in store.iter_embeddings(_BLOCK):
+        raw = torch.from_numpy(block.astype(np.float32)).to(model.center.device)
+        with torch.no_grad():
+            yield model.project_images(raw + shift).cpu().numpy()
+
+
+def _shift(model: LiT, store: EmbeddingStore) -> Tensor:
+    """What moves a store's mean to where the model's images have it: class directions lie around their own mean."""
+    center = model.center
+    if store.kind != "prototypes" or not center.any():
+        return torch.zeros_like(center)
+    mean = store.embeddings().mean(axis=0, dtype=np.float64)
+    return center - torch.from_numpy(mean.astype(np.float32)).to(center.device)
+
+
+def _is_store(path: Path) -> bool:
+    return has_manifest(path) or (path / "img_emb").is_dir()
+
+
+def _embedded(model: LiT, source: Source, texts: Sequence[str], *, batch_size: int, workers: int) -> EmbeddingStore:
+    identity = model.image.identity
+    if not identity.preprocess:
+        # A model trained on class directions alone knows no preprocessing; the tower itself does.
+        identity = model.image_tower.identity
+    folder = littune_cache() / "stores" / _digest(identity, source, texts)
+    if _is_store(folder) and (store := EmbeddingStore.open(folder)).complete:
+        return store
+    return embed(model.image_tower, source, folder, batch_size=batch_size, workers=workers, texts=texts)
+
+
+def _digest(identity: Identity, source: Source, texts: Sequence[str]) -> str:
+    parts = [[part.name, part.fingerprint()] for part in source.parts()]
+    about = [identity.to_dict(), source.spec, list(texts), source.classnames, source.templates, parts]
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]

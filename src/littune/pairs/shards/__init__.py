@@ -1,0 +1,1 @@
+"""Tar shards and the CLIP_benchmark layout."""

@@ -1,0 +1,1 @@
+"""Embeddings on disk: the store, and the two ways to fill one."""

@@ -1,0 +1,260 @@
+"""EmbeddingStore: embeddings on disk, with the keys and texts of their rows.
+
+Reads littune's own folders and those that clip-retrieval and its kin write (no manifest, so only a width is
+known of what made them). Opening reads headers alone; rows are read when they are asked for.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Float16, Int64
+
+from littune.base.errors import InputError
+from littune.base.files import sha256_of_file
+from littune.pairs.texts import texts_from
+from littune.store.manifest import FILENAME, Manifest, has_manifest
+from littune.store.shards import (
+    check_manifest,
+    check_shard,
+    img_emb_path,
+    map_embeddings,
+    metadata_path,
+    number_of,
+    to_float16,
+)
+from littune.towers.image import Identity
+
+_CAPTION_COLUMNS = ("caption", "captions")
+
+
+class EmbeddingStore:
+    """A folder of embeddings, open for reading; ``EmbeddingStore.open`` makes one.
+
+    Attributes:
+        path: the folder.
+        manifest: what made it; None for a foreign store.
+        files: the embeddings and the metadata of each shard.
+        num_rows: the rows of all shards.
+        dim: the width of a row.
+    """
+
+    def __init__(
+        self, path: Path, manifest: Manifest | None, files: Sequence[tuple[Path, Path]], num_rows: int, dim: int
+    ) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.files = tuple(files)
+        self.num_rows = num_rows
+        self.dim = dim
+        self._maps: tuple[np.ndarray, ...] | None = None
+
+    @classmethod
+    def open(cls, path: str | Path, *, allow_foreign: bool = False) -> "EmbeddingStore":
+        """Open a store's folder.
+
+        Args:
+            path: the folder.
+            allow_foreign: admit a folder in the same layout that littune did not write; of its rows only the width
+                is known, not the tower.
+
+        Raises:
+            InputError: the folder is missing, is no store, is foreign and not admitted, or its files do not agree.
+        """
+        folder = Path(path)
+        if has_manifest(folder):
+            manifest = Manifest.read(folder)
+            check_manifest(folder, manifest)
+            numbers = range(len(manifest.shards))
+            files = [(img_emb_path(folder, number), metadata_path(folder, number)) for number in numbers]
+            return cls(folder, manifest, files, manifest.num_rows, manifest.dim)
+        files = _foreign_files(folder)
+        if not allow_foreign:
+            raise InputError(
+                f"{folder} holds embeddings that littune did not write, so nothing tells which tower made them; "
+                "if you know that the tower is right, allow foreign stores"
+            )
+        shapes = [check_shard(*pair) for pair in files]
+        if len({dim for _, dim in shapes}) > 1:
+            raise InputError(f"{folder / 'img_emb'} holds embeddings of different widths; they are no one store")
+        return cls(folder, None, files, sum(rows for rows, _ in shapes), shapes[0][1])
+
+    @property
+    def kind(self) -> str:
+        """``images``, ``prototypes`` or ``foreign``."""
+        return "foreign" if self.manifest is None else self.manifest.settings.kind
+
+    @property
+    def identity(self) -> Identity | None:
+        """What must match to train or search with it; None for a foreign store."""
+        return None if self.manifest is None else self.manifest.settings.identity
+
+    @property
+    def complete(self) -> bool:
+        """Whether every row of the source has been dealt with."""
+        return self.manifest is None or self.manifest.complete
+
+    @property
+    def classnames(self) -> tuple[str, ...] | None:
+        """The class names of a labelled set, in the order of its labels."""
+        return None if self.manifest is None else self.manifest.settings.classnames
+
+    @property
+    def templates(self) -> tuple[str, ...] | None:
+        """The prompt templates that came with a labelled set."""
+        return None if self.manifest is None else self.manifest.settings.templates
+
+    def embeddings(self) -> Float16[np.ndarray, "rows dim"]:
+        """All rows in memory: the tower's raw pooled output, not of unit length.
+
+        Raises:
+            InputError: a foreign store's value is not a number or does not fit float16.
+        """
+        return np.concatenate([*self._shards(), np.empty((0, self.dim), np.float16)])
+
+    def take(self, rows: Int64[np.ndarray, "n"]) -> Float16[np.ndarray, "n dim"]:
+        """The embeddings of these rows, read by memory map: only what is asked for comes into memory.
+
+        Raises:
+            InputError: a foreign store's value is not a number or does not fit float16.
+        """
+        maps = self._mapped()
+        ends = np.cumsum([len(shard) for shard in maps])
+        taken = np.empty((len(rows), self.dim), np.float16)
+        shard_of = np.searchsorted(ends, rows, side="right")
+        for number in np.unique(shard_of).tolist():
+            mine = np.flatnonzero(shard_of == number)
+            within = rows[mine] - ends[number] + len(maps[number])
+            taken[mine] = self._as_float16(maps[number][within], number)
+        return taken
+
+    def iter_embeddings(self, batch: int) -> Iterator[Float16[np.ndarray, "n dim"]]:
+        """The rows in their order, at most ``batch`` at a time, with no more than one shard in memory."""
+        for shard in self._shards():
+            for start in range(0, len(shard), batch):
+                yield shard[start : start + batch]
+
+    def texts(self, names: Sequence[str] = ()) -> list[tuple[str, ...]]:
+        """The texts of each row.
+
+        Args:
+            names: fields that supply them, as in ``open_pairs``; none for those that were chosen when the store was
+                made. A row that has none of the fields gives an empty tuple.
+        """
+        if not names:
+            return [_captions(row) for row in self._rows(_CAPTION_COLUMNS)]
+        return [texts_from(fields, names) for fields in self.fields()]
+
+    def keys(self) -> list[str]:
+        """What names each row within its source."""
+        return [
+            str(row["key"] if "key" in row else row.get("image_path", number))
+            for number, row in enumerate(self._rows(("key", "image_path")))
+        ]
+
+    def sources(self) -> list[str]:
+        """The part of the source that each row came from; for a foreign store, the metadata's file."""
+        if self.manifest is not None:
+            return [row["source"] for row in self._rows(("source",))]
+        return [file.name for _, file in self.files for _ in range(pq.read_metadata(file).num_rows)]
+
+    def labels(self) -> Int64[np.ndarray, "rows"] | None:
+        """The index of each row's class in ``classnames``; None where the rows are pairs."""
+        labels = [row.get("label") for row in self._rows(("label",))]
+        if any(not isinstance(label, int) for label in labels):
+            return None
+        return np.array(labels, dtype=np.int64)
+
+    def fields(self) -> list[dict[str, object]]:
+        """All that the source said of each row beside the image, its texts included."""
+        return [_fields(row) for row in self._rows(None)]
+
+    def verify(self) -> None:
+        """Read everything and compare it with the manifest's checksums.
+
+        Raises:
+            InputError: a file is not as it was written; for a foreign store, a value is not a number.
+        """
+        if self.manifest is None:
+            for _ in self._shards():
+                pass
+            return
+        for files, shard in zip(self.files, self.manifest.shards, strict=True):
+            for file, expected in zip(files, (shard.img_emb_sha256, shard.metadata_sha256), strict=True):
+                if sha256_of_file(file) != expected:
+                    raise InputError(f"{file} is damaged (its checksum is wrong); restore it or embed anew")
+
+    def _mapped(self) -> tuple[np.ndarray, ...]:
+        if self._maps is None:
+            self._maps = tuple(map_embeddings(file) for file, _ in self.files)
+        return self._maps
+
+    def _shards(self) -> Iterator[Float16[np.ndarray, "n dim"]]:
+        for number, shard in enumerate(self._mapped()):
+            yield self._as_float16(shard, number)
+
+    def _as_float16(self, embeddings: np.ndarray, shard: int) -> Float16[np.ndarray, "n dim"]:
+        """Embeddings of a shard; those of littune's own stores were checked when they were written."""
+        if self.manifest is not None:
+            return embeddings
+        return to_float16(embeddings, lambda row: f"a row of {self.files[shard][0]}")
+
+    def _rows(self, columns: Sequence[str] | None) -> Iterator[dict[str, Any]]:
+        """The rows of the metadata, each with those of ``columns`` (None: all) that its file has."""
+        for _, file in self.files:
+            yield from _read_rows(file, columns)
+
+
+def is_store(path: str | Path) -> bool:
+    """Whether a folder looks like a store, littune's own or a foreign one."""
+    folder = Path(path)
+    return has_manifest(folder) or any((folder / "img_emb").glob("*.npy"))
+
+
+def _read_rows(file: Path, columns: Sequence[str] | None) -> Iterator[dict[str, Any]]:
+    try:
+        opened = pq.ParquetFile(file)
+        present = [name for name in opened.schema_arrow.names if columns is None or name in columns]
+        if not present:
+            yield from ({} for _ in range(opened.metadata.num_rows))
+            return
+        for batch in opened.iter_batches(columns=present):
+            yield from batch.to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{file} is damaged ({error}); restore it or embed anew") from error
+
+
+def _captions(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """The texts of a row of either layout: littune's list, else the single caption."""
+    if row.get("captions") is not None:
+        return tuple(row["captions"])
+    return texts_from(row, ("caption",))
+
+
+def _fields(row: Mapping[str, Any]) -> dict[str, object]:
+    """A row's fields: what the source said, completed by the texts' columns."""
+    texts = _captions(row)
+    captions = {"caption": texts[0], "captions": list(texts)} if texts else {}
+    remaining: dict[str, object] = json.loads(row["fields"]) if "fields" in row else dict(row)
+    return captions | remaining
+
+
+def _foreign_files(folder: Path) -> list[tuple[Path, Path]]:
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no folder, so no store; make one with: littune embed --out {folder}")
+    img_emb = sorted((folder / "img_emb").glob("*.npy"), key=number_of)
+    metadata = sorted((folder / "metadata").glob("*.parquet"), key=number_of)
+    if not img_emb:
+        raise InputError(
+            f"{folder} is no store (no {FILENAME} and no img_emb/*.npy); make one with: littune embed --out {folder}"
+        )
+    if [number_of(file) for file in img_emb] != [number_of(file) for file in metadata]:
+        raise InputError(
+            f"{folder}: the {len(img_emb)} files of img_emb and {len(metadata)} of metadata are not numbered alike; "
+            "each img_emb_N.npy needs its metadata_N.parquet"
+        )
+    return list(zip(img_emb, metadata, strict=True))

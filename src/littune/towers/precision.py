@@ -1,0 +1,26 @@
+"""In which precision towers compute: bfloat16 (autocast) where the hardware gains from it, float32 elsewhere."""
+
+import torch
+
+from littune.base.errors import InputError
+
+
+def wants_bfloat16(device: str | torch.device, precision: str) -> bool:
+    """Whether towers on ``device`` run under bfloat16 autocast.
+
+    Args:
+        device: where the towers are.
+        precision: "float32", "bfloat16", or "auto" for what the hardware computes fast.
+
+    Raises:
+        InputError: there is no such precision.
+    """
+    if precision not in ("auto", "float32", "bfloat16"):
+        raise InputError(f"precision {precision!r} is unknown; choose auto, float32 or bfloat16")
+    if precision != "auto":
+        return precision == "bfloat16"
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    # Without these instructions a CPU emulates bfloat16, slower than it computes in float32.
+    return kind == "cpu" and bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

@@ -1,0 +1,155 @@
+"""Recall by hand, against clip-benchmark, and against a slow, obvious count where there are ties."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from clip_benchmark.metrics.zeroshot_retrieval import batchify, recall_at_k
+
+from littune.evaluation import retrieval
+from littune.evaluation.retrieval import recall_metrics, retrieval_ranks, text_groups
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def drawn(seed: int, *, num_images: int = 60, dim: int = 16) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Images, texts near them, and each text's image; an image has one to five texts, in no order."""
+    rng = np.random.default_rng(seed)
+    owners = rng.permutation(np.repeat(np.arange(num_images), rng.integers(1, 6, num_images)))
+    images = rng.standard_normal((num_images, dim))
+    return unit(images), unit(images[owners] + 1.5 * rng.standard_normal((len(owners), dim))), owners
+
+
+def obvious_ranks(scores: np.ndarray, right: np.ndarray) -> list[int]:
+    """The wrong answers that are not below the best right one, row by row."""
+    ranks = []
+    for row, is_right in zip(scores, right, strict=True):
+        best = max(row[is_right])
+        ranks.append(sum(1 for score, it_is in zip(row, is_right, strict=True) if not it_is and score >= best))
+    return ranks
+
+
+def test_by_hand() -> None:
+    # Along one axis each: image 0 has the texts 0 and 1, image 1 the text 2, image 2 the text 3.
+    images = np.eye(3, dtype=np.float32)
+    texts = unit(
+        np.array(
+            [
+                [0.9, 0.1, 0.0],  # finds its image 0 first
+                [0.5, 0.8, 0.3],  # second, behind image 1
+                [0.3, 0.4, 0.1],  # first
+                [0.7, 0.6, 0.4],  # last
+            ]
+        )
+    )
+    owners = np.array([0, 0, 1, 2])
+    ranks = retrieval_ranks(images, texts, owners, np.arange(4))
+    assert ranks["text_to_image/recall"].tolist() == [0, 1, 0, 2]
+    # Scores of the four texts: image 1 .11 .81 .78 .60 (its own is text 2), image 2 0 .30 .20 .40 (text 3).
+    assert ranks["image_to_text/recall"].tolist() == [0, 1, 0]
+    metrics = recall_metrics(images, texts, owners, ["a", "b", "c", "d"], ks=(1, 2, 4))
+    assert metrics == {
+        "text_to_image/recall@1": 2 / 4,
+        "text_to_image/recall@2": 3 / 4,
+        "image_to_text/recall@1": 2 / 3,
+        "image_to_text/recall@2": 1,
+        "image_to_text/recall@4": 1,
+        "text_to_image/recall_dedup@1": 2 / 4,
+        "text_to_image/recall_dedup@2": 3 / 4,
+        "image_to_text/recall_dedup@1": 2 / 3,
+        "image_to_text/recall_dedup@2": 1,
+        "image_to_text/recall_dedup@4": 1,
+    }
+    assert all(type(value) is float for value in metrics.values())
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_recall_is_clip_benchmarks_to_the_last_digit(seed: int) -> None:
+    images, texts, owners = drawn(seed)
+    scores = torch.from_numpy(texts @ images.T)
+    positive = torch.zeros_like(scores, dtype=torch.bool)
+    positive[torch.arange(len(scores)), torch.from_numpy(owners)] = True
+    ours = recall_metrics(images, texts, owners, [str(number) for number in range(len(texts))])
+    for k in (1, 5, 10):
+        for name, args in {"text_to_image": (scores, positive), "image_to_text": (scores.T, positive.T)}.items():
+            theirs = (batchify(recall_at_k, *args, 17, "cpu", k=k) > 0).float().mean().item()
+            assert np.float32(ours[f"{name}/recall@{k}"]) == np.float32(theirs)
+            assert ours[f"{name}/recall_dedup@{k}"] == ours[f"{name}/recall@{k}"]
+    assert 0 < ours["text_to_image/recall@1"] < ours["text_to_image/recall@10"] < 1
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("block", [1, 100, 1 << 24])
+def test_ranks_with_ties_and_duplicates_are_the_obvious_ones(
+    monkeypatch: pytest.MonkeyPatch, seed: int, block: int
+) -> None:
+    monkeypatch.setattr(retrieval, "_SCORES_IN_A_BLOCK", block)
+    rng = np.random.default_rng(seed)
+    owners = rng.permutation(np.repeat(np.arange(20), rng.integers(1, 5, 20)))
+    groups = rng.integers(0, 25, len(owners))
+    # Small whole numbers: many scores are equal, and every product is exact.
+    images = rng.integers(-1, 2, (20, 4)).astype(np.float32)
+    texts = rng.integers(-1, 2, (len(owners), 4)).astype(np.float32)
+    scores = texts @ images.T
+    own = owners[:, None] == np.arange(20)
+    # A text of image i's group is right for i, and i for the text.
+    same = groups[:, None] == groups
+    shared = (same.astype(int) @ own) > 0
+    ranks = retrieval_ranks(images, texts, owners, groups)
+    assert ranks["text_to_image/recall"].tolist() == obvious_ranks(scores, own)
+    assert ranks["image_to_text/recall"].tolist() == obvious_ranks(scores.T, own.T)
+    assert ranks["text_to_image/recall_dedup"].tolist() == obvious_ranks(scores, shared)
+    assert ranks["image_to_text/recall_dedup"].tolist() == obvious_ranks(scores.T, shared.T)
+    assert (ranks["text_to_image/recall"] != ranks["text_to_image/recall_dedup"]).any()
+
+
+def test_a_duplicate_text_counts_for_every_owner_only_in_dedup() -> None:
+    images = np.eye(2, dtype=np.float32)
+    texts = unit(np.array([[1.0, 0.5], [1.0, 0.5]]))
+    metrics = recall_metrics(images, texts, np.array([0, 1]), ["A dog .", "a dog"], ks=(1,))
+    # Text 1 finds image 0 first, which has the same text. Either image sees two equal texts, one of them its own.
+    assert metrics == {
+        "text_to_image/recall@1": 0.5,
+        "image_to_text/recall@1": 0.0,
+        "text_to_image/recall_dedup@1": 1.0,
+        "image_to_text/recall_dedup@1": 1.0,
+    }
+
+
+def test_a_model_that_says_nothing_gets_nothing_right() -> None:
+    owners = np.arange(12)
+    for value in (0.5, math.nan):
+        rows = np.full((12, 4), value, dtype=np.float32)
+        metrics = recall_metrics(rows, rows, owners, [str(number) for number in range(12)])
+        assert set(metrics.values()) == {0.0}
+        for ranks in retrieval_ranks(rows, rows, owners, owners).values():
+            assert ranks.tolist() == [11] * 12
+
+
+@pytest.mark.parametrize("num_images", [5, 33, 130])
+def test_equal_embeddings_tie_wherever_they_stand(num_images: int) -> None:
+    # A matrix product may round the same dot product differently at its edges; a tie must not be lost by that.
+    images, texts, owners = drawn(0, num_images=num_images, dim=37)
+    twice = np.concatenate([images, images])
+    ranks = retrieval_ranks(
+        twice,
+        np.concatenate([texts, texts]),
+        np.concatenate([owners, owners + num_images]),
+        np.arange(2 * len(texts)),
+    )
+    # Each right answer has a twin that is wrong.
+    assert (ranks["text_to_image/recall"] % 2 == 1).all()
+    assert (ranks["image_to_text/recall"] >= 1).all()
+
+
+def test_texts_are_duplicates_whatever_their_case_spacing_and_full_stop() -> None:
+    groups = text_groups(["A  dog .", "a dog", "a dog!", "keycap: #", "keycap: *", ".", "STRASSE", "straße"])
+    assert groups.tolist() == [0, 0, 1, 2, 3, 4, 5, 5]
+
+
+def test_an_image_without_a_text_is_our_own_bug() -> None:
+    with pytest.raises(AssertionError):
+        retrieval_ranks(np.eye(3, dtype=np.float32), np.eye(3, dtype=np.float32), np.array([0, 0, 2]), np.arange(3))

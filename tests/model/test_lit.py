@@ -1,0 +1,128 @@
+"""LiT: the arithmetic of the shared space, what may be read out, and the trip through a folder."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from littune.base.errors import InputError, LittuneError, MismatchError
+from littune.base.files import read_json, write_json
+from littune.model.lit import ImageReference, LiT
+from littune.towers.image import ImageTower
+from littune.towers.preprocess import Preprocess
+from littune.towers.text_sources import load_text_tower
+
+TEXTS = ["a red square", "a green square", "something blue and much longer than the others"]
+
+
+class MeanColor(nn.Module):
+    def __init__(self, factor: float = 1.0) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(factor))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.factor * pixels.mean(dim=(2, 3))
+
+
+def color_tower(factor: float = 1.0) -> ImageTower:
+    preprocess = Preprocess(size=8, resize=8, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    return ImageTower.from_module(MeanColor(factor), preprocess=preprocess, name="mean-color")
+
+
+@pytest.fixture(scope="module")
+def model() -> LiT:
+    torch.manual_seed(0)
+    tower = color_tower()
+    model = LiT(
+        text=load_text_tower("scratch:Ti", max_tokens=8, texts=TEXTS),
+        image=ImageReference(spec=tower.spec, pooling="own", identity=tower.identity),
+        center=torch.full((3,), 0.25),
+    )
+    model.precision = "float32"
+    model.image_tower = tower
+    return model.eval()
+
+
+def picture(*rgb: int) -> Image.Image:
+    return Image.new("RGB", (8, 8), rgb)
+
+
+def test_an_image_is_centred_and_of_unit_length(model: LiT) -> None:
+    row = np.array([1.0, 0.0, 0.0]) - 0.25
+    np.testing.assert_allclose(model.encode_image(picture(255, 0, 0))[0], row / np.linalg.norm(row), atol=1e-5)
+    assert model.encode_image([]).shape == (0, 3)
+
+
+def test_images_come_as_paths_bytes_or_pictures(model: LiT, tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    picture(255, 128, 0).save(path)
+    rows = model.encode_image([path, str(path), path.read_bytes(), picture(255, 128, 0)], batch_size=3)
+    assert (rows == rows[0]).all()
+    (tmp_path / "b.png").write_bytes(b"no picture")
+    with pytest.raises(LittuneError):
+        model.encode_image(tmp_path / "b.png")
+
+
+def test_texts_are_heads_of_pooled_outputs(model: LiT) -> None:
+    rows = model.encode_text(TEXTS)
+    with torch.no_grad():
+        expected = model.head(model.text(*model.text.tokenize(TEXTS).batch(torch.arange(3))))
+    np.testing.assert_allclose(rows, torch.nn.functional.normalize(expected).numpy(), atol=1e-5)
+    assert (model.encode_text(TEXTS[0]) == model.encode_text(TEXTS)[:1]).all() or np.allclose(
+        model.encode_text(TEXTS[0]), rows[:1], atol=1e-6
+    )
+    assert model.encode_text([]).shape == (0, 3)
+
+
+def test_remembered_texts_are_the_same_and_run_once(model: LiT, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = model.encode_text(TEXTS)
+    try:
+        model.remember_texts()
+        model.encode_text(TEXTS[:2])
+        np.testing.assert_allclose(model.encode_text([*TEXTS, TEXTS[0]]), expected[[0, 1, 2, 0]], atol=1e-6)
+        monkeypatch.setattr(type(model.text), "embed", None)
+        model.encode_text(TEXTS)
+    finally:
+        model._remembered = None
+
+
+def test_scores_are_probabilities_best_first(model: LiT) -> None:
+    scores = model.classify(picture(0, 255, 0), ["red", "green", "blue"])
+    assert sum(score.score for score in scores) == pytest.approx(1)
+    assert [score.score for score in scores] == sorted((score.score for score in scores), reverse=True)
+    with pytest.raises(InputError, match="no labels"):
+        model.classify(picture(0, 0, 0), [])
+
+
+def test_another_tower_is_refused(model: LiT) -> None:
+    with pytest.raises(MismatchError, match="other weights"):
+        model.image_tower = color_tower(2.0)
+
+
+def test_saved_and_loaded_it_is_the_same(model: LiT, tmp_path: Path) -> None:
+    model.save(tmp_path)
+    loaded = LiT.load(tmp_path, precision="float32")
+    loaded.image_tower = color_tower()
+    assert (loaded.encode_text(TEXTS) == model.encode_text(TEXTS)).all()
+    assert (loaded.encode_image(picture(1, 2, 3)) == model.encode_image(picture(1, 2, 3))).all()
+    assert loaded.logit_scale == model.logit_scale
+
+
+def test_folders_that_are_no_runs(model: LiT, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no littune run"):
+        LiT.load(tmp_path)
+    (tmp_path / "config.toml").touch()
+    with pytest.raises(InputError, match="not finished"):
+        LiT.load(tmp_path)
+    model.save(tmp_path)
+    about = read_json(tmp_path / "model.json")
+    write_json(tmp_path / "model.json", about | {"version": 99})
+    with pytest.raises(InputError, match="version 99"):
+        LiT.load(tmp_path)
+    write_json(tmp_path / "model.json", about)
+    (tmp_path / "model.safetensors").write_bytes(b"cut short")
+    with pytest.raises(InputError, match="damaged"):
+        LiT.load(tmp_path)

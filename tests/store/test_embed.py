@@ -1,0 +1,207 @@
+"""Nothing lost, doubled or mis-paired, however often and wherever the work is cut short."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.store.conftest import ListPart, ListSource, MeanColor, color, labelled, make_tower, pair, source_of
+from torch import Tensor
+
+from littune.base.errors import InputError, MismatchError
+from littune.pairs.base import BadSample
+from littune.store.embed import embed
+from littune.store.manifest import Manifest
+from littune.store.store import EmbeddingStore
+from littune.towers.image import ImageTower
+
+KILLED = Path(__file__).with_name("killed_embed.py")
+
+
+def assert_rows(store: EmbeddingStore, values: list[int]) -> None:
+    """These pictures in this order, each with its own embedding, key and texts."""
+    assert store.keys() == [f"k{value}" for value in values]
+    assert store.texts() == [(f"picture {value}", f"number {value}") for value in values]
+    weight = MeanColor().project.weight.detach().numpy()
+    expected = np.stack([weight @ color(value) for value in values])
+    np.testing.assert_allclose(store.embeddings(), expected, atol=2e-3)
+
+
+def test_every_pair_becomes_a_row(tower: ImageTower, tmp_path: Path) -> None:
+    store = embed(tower, source_of(5, 0, 8), tmp_path / "s", batch_size=4)
+    assert_rows(store, list(range(13)))
+    assert store.complete
+    assert store.kind == "images"
+    assert store.sources() == ["a"] * 5 + ["c"] * 8
+    assert store.identity == tower.identity
+    assert store.texts(("extra.de",))[12] == ("Bild 12",)
+    store.verify()
+
+
+def test_the_manifest_says_what_made_it(tower: ImageTower, tmp_path: Path) -> None:
+    store = embed(tower, source_of(3), tmp_path / "s", texts=("captions", "extra.de"))
+    assert store.manifest is not None
+    assert store.manifest.settings.texts == ("captions", "extra.de")
+    assert store.manifest.settings.pairs == "list"
+    assert store.manifest.provenance["torch"] == torch.__version__.partition("+")[0]
+    assert {"device", "precision", "timm", "transformers"} <= set(store.manifest.provenance)
+    assert store.manifest.parts["a"].complete
+
+
+def test_labelled_images_keep_labels_classnames_and_templates(tower: ImageTower, tmp_path: Path) -> None:
+    source = ListSource(
+        [ListPart("a", [labelled(n) for n in range(5)])], classnames=("even", "odd"), templates=("a {} number",)
+    )
+    store = embed(tower, source, tmp_path / "s")
+    labels = store.labels()
+    assert labels is not None
+    assert labels.tolist() == [0, 1, 0, 1, 0]
+    assert store.classnames == ("even", "odd")
+    assert store.templates == ("a {} number",)
+
+
+def test_bad_samples_are_skipped_counted_and_named(
+    tower: ImageTower, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = source_of(6, 4)
+    source.all_parts[0].rows[2] = pair(2, image=b"no image at all")
+    source.all_parts[0].rows[5] = pair(5, image=b"")
+    source.all_parts[1].rows[3] = BadSample(key="k9", source="b", reason="its caption is empty")
+    store = embed(tower, source, tmp_path / "s", batch_size=3)
+    assert_rows(store, [0, 1, 3, 4, 6, 7, 8])
+    assert store.manifest is not None
+    assert [row.key for row in store.manifest.skipped] == ["k2", "k5", "k9"]
+    said = capsys.readouterr().err
+    assert "embedded 7 images" in said
+    assert "skipped 3" in said
+    assert "skipped 1, its caption is empty: k9 in b" in said
+    assert "k2 in a" in said
+    assert "empty (0 bytes): k5 in a" in said
+
+
+def test_only_the_first_keys_of_a_reason_are_shown(
+    tower: ImageTower, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = source_of(30)
+    source.all_parts[0].rows[:12] = [BadSample(key=f"k{n}", source="a", reason="is odd") for n in range(12)]
+    embed(tower, source, tmp_path / "s")
+    said = capsys.readouterr().err
+    assert "skipped 12, is odd: k0 in a" in said
+    assert "k9 in a and 2 more (see" in said
+    assert "k10" not in said
+
+
+def test_strict_stops_at_the_first_bad_sample_and_keeps_the_rest(tower: ImageTower, tmp_path: Path) -> None:
+    source = source_of(9)
+    source.all_parts[0].rows[7] = pair(7, image=b"")
+    with pytest.raises(InputError, match=r"k7 in a: .* empty \(0 bytes\)"):
+        embed(tower, source, tmp_path / "s", batch_size=3, strict=True)
+    assert_rows(EmbeddingStore.open(tmp_path / "s"), list(range(6)))
+    store = embed(tower, source, tmp_path / "s", batch_size=3)
+    assert_rows(store, [0, 1, 2, 3, 4, 5, 6, 8])
+    with pytest.raises(InputError, match="skipped bad samples, such as k7 in a"):
+        embed(tower, source, tmp_path / "s", batch_size=3, strict=True)
+
+
+class Interrupting(MeanColor):
+    """A tower that presses Ctrl-C while it works on a batch, once ``batches_left`` has been set."""
+
+    batches_left = 0
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        self.batches_left -= 1
+        if self.batches_left == 0:
+            raise KeyboardInterrupt
+        return super().forward(pixels)
+
+
+def test_ctrl_c_keeps_what_is_there_and_says_how_to_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    interrupting = Interrupting()
+    interrupted = make_tower(module=interrupting)
+    interrupting.batches_left = 3
+    with pytest.raises(KeyboardInterrupt):
+        embed(interrupted, source_of(5, 8), tmp_path / "s", batch_size=2)
+    assert "stopped; 4 rows are kept" in capsys.readouterr().err
+    assert_rows(EmbeddingStore.open(tmp_path / "s"), [0, 1, 2, 3])
+    assert_rows(embed(interrupted, source_of(5, 8), tmp_path / "s", batch_size=2), list(range(13)))
+    assert "going on behind 4 images" in capsys.readouterr().err
+
+
+def test_a_finished_store_says_so_and_is_left_alone(
+    tower: ImageTower, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    embed(tower, source_of(5), tmp_path / "s")
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "s").rglob("*.*") if file.name != ".lock"}
+    capsys.readouterr()
+    assert_rows(embed(tower, source_of(5), tmp_path / "s"), list(range(5)))
+    assert "is complete: 5 rows" in capsys.readouterr().err
+    assert before == {file: file.stat().st_mtime_ns for file in before}
+
+
+def test_another_tower_is_a_mismatch(tower: ImageTower, tmp_path: Path) -> None:
+    embed(tower, source_of(5), tmp_path / "s")
+    with pytest.raises(MismatchError, match="other settings"):
+        embed(make_tower(dim=7), source_of(5), tmp_path / "s")
+
+
+def test_a_source_that_changed_is_a_mismatch(tower: ImageTower, tmp_path: Path) -> None:
+    embed(tower, source_of(5, 3), tmp_path / "s")
+    changed = source_of(5, 3)
+    changed.all_parts[1].mark = "otherwise"
+    with pytest.raises(MismatchError, match="b has changed"):
+        embed(tower, changed, tmp_path / "s")
+    with pytest.raises(MismatchError, match="b is gone"):
+        embed(tower, source_of(5), tmp_path / "s")
+    with pytest.raises(MismatchError, match="c is new"):
+        embed(tower, source_of(5, 3, 1), tmp_path / "s")
+    assert_rows(EmbeddingStore.open(tmp_path / "s"), list(range(8)))
+
+
+def test_an_empty_source_leaves_the_folder_free(tower: ImageTower, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no images"):
+        embed(tower, source_of(0), tmp_path / "s")
+    nothing_good = ListSource([ListPart("a", [pair(n, image=b"") for n in range(3)])])
+    with pytest.raises(InputError, match=r"all 3 were skipped, the first k0 in a: .* empty"):
+        embed(tower, nothing_good, tmp_path / "s")
+    assert_rows(embed(tower, source_of(2), tmp_path / "s"), [0, 1])
+
+
+def test_a_folder_of_other_things_is_refused(tower: ImageTower, tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").touch()
+    with pytest.raises(InputError, match=r"photo\.jpg"):
+        embed(tower, source_of(2), tmp_path)
+
+
+def test_a_tower_that_overflows_float16_names_the_image(tmp_path: Path) -> None:
+    class Large(MeanColor):
+        def forward(self, pixels: Tensor) -> Tensor:
+            large = pixels[:, 0].amax(dim=(1, 2)) > 3.5 / 255
+            return super().forward(pixels) + large[:, None] * 1e6
+
+    with pytest.raises(InputError, match="'k4' in a does not fit float16"):
+        embed(make_tower(module=Large()), source_of(6), tmp_path / "s", batch_size=2)
+    assert EmbeddingStore.open(tmp_path / "s").num_rows == 4
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 600])
+def test_rows_do_not_depend_on_the_batch_size(tower: ImageTower, tmp_path: Path, batch_size: int) -> None:
+    source = source_of(3, 1, 5)
+    source.all_parts[0].rows[0] = pair(0, image=b"")
+    assert_rows(embed(tower, source, tmp_path / "s", batch_size=batch_size), [1, 2, 3, 4, 5, 6, 7, 8])
+
+
+def test_killed_at_any_moment_it_goes_on(tmp_path: Path) -> None:
+    """SIGKILL, again and again at random moments; the rows are those of a run that was left alone."""
+    folder = tmp_path / "s"
+    command = [sys.executable, str(KILLED), str(folder), "0"]
+    kills = int(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    store = EmbeddingStore.open(folder)
+    assert kills >= 3
+    assert store.complete
+    assert_rows(store, [value for value in range(130) if value % 50 != 7])
+    assert [row.key for row in Manifest.read(folder).skipped] == [f"k{value}" for value in range(7, 130, 50)]
+    store.verify()
+    leftovers = [file for file in folder.rglob("*") if file.is_file() and file.name not in (".lock", "manifest.json")]
+    assert len(leftovers) == 2 * len(store.files)

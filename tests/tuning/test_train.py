@@ -1,0 +1,146 @@
+"""Training: what is locked stays, a killed run goes on exactly, the same seed gives the same numbers."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tests.tuning.conftest import MakeStore
+
+from littune.base.errors import InputError, LittuneError, MismatchError
+from littune.config import StoreChoice, TrainConfig
+from littune.model.lit import LiT
+from littune.tuning import train as train_module
+from littune.tuning.checkpoint import read_metrics
+from littune.tuning.corpus import load_corpus
+from littune.tuning.train import fit
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing catches it."""
+
+
+@pytest.fixture
+def config(make_store: MakeStore, tiny_text: str, tmp_path: Path) -> TrainConfig:
+    store = make_store("a")
+    return TrainConfig(
+        store=(str(store.path),), out=tmp_path / "run", text=tiny_text, locking="LU", batch_size=16, epochs=3, lr=1e-3
+    )
+
+
+def changed(config: TrainConfig, **changes: object) -> TrainConfig:
+    return TrainConfig(**(vars(config) | changes))
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    text = {f"text.{name}": tensor for name, tensor in load_file(out / "text_tower" / "model.safetensors").items()}
+    return load_file(out / "model.safetensors") | text
+
+
+def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_run_holds_what_is_needed_and_loads(config: TrainConfig) -> None:
+    model = fit(config)
+    expected = {"config.toml", "metrics.jsonl", "curves.png", "model.json", "model.safetensors", "text_tower", ".lock"}
+    assert {path.name for path in config.out.iterdir()} == expected
+    loaded = LiT.load(config.out)
+    texts = ["a red dog", "something else"]
+    assert (loaded.encode_text(texts) == model.encode_text(texts)).all()
+    records = [record for record in read_metrics(config.out) if "loss" in record]
+    assert [record["step"] for record in records] == list(range(1, 16))
+    assert float(str(records[-1]["loss"])) < float(str(records[0]["loss"])) - 0.2
+
+
+def test_locked_weights_are_untouched_and_unlocked_ones_move(config: TrainConfig, tmp_path: Path) -> None:
+    untrained = train_module.build_model(config, load_corpus([StoreChoice.parse(config.store[0])]))
+    before = {f"text.{n}": p.clone() for n, p in untrained.text.encoder.core.state_dict().items()}
+    for locking, same in (("LL", True), ("LU", False)):
+        fit(changed(config, locking=locking, out=tmp_path / locking))
+        after = weights(tmp_path / locking)
+        moved = [name for name in before if name in after and not torch.equal(before[name], after[name])]
+        assert (not moved) == same
+
+
+def test_the_same_seed_gives_the_same_numbers_and_another_others(config: TrainConfig, tmp_path: Path) -> None:
+    for name, seed in (("one", 0), ("two", 0), ("other", 1)):
+        fit(changed(config, out=tmp_path / name, seed=seed))
+    assert_same(weights(tmp_path / "one"), weights(tmp_path / "two"))
+    assert (tmp_path / "one" / "metrics.jsonl").read_text() == (tmp_path / "two" / "metrics.jsonl").read_text()
+    assert not torch.equal(weights(tmp_path / "one")["head.weight"], weights(tmp_path / "other")["head.weight"])
+
+
+@pytest.mark.parametrize("at", [2, 7, 12])
+def test_resume_equals_no_interruption(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    fit(changed(config, out=tmp_path / "whole"))
+    step, taken = train_module.contrastive_step, 0
+
+    def killed_at(*args: object, **named: object) -> object:
+        nonlocal taken
+        taken += 1
+        if taken == at:
+            raise Killed
+        return step(*args, **named)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(train_module, "contrastive_step", killed_at)
+        fit(config)
+    with pytest.raises(InputError, match="not finished"):
+        LiT.load(config.out)
+    fit(config)
+    assert_same(weights(config.out), weights(tmp_path / "whole"))
+    assert (config.out / "metrics.jsonl").read_text() == (tmp_path / "whole" / "metrics.jsonl").read_text()
+
+
+def test_a_finished_run_is_left_alone_and_other_settings_are_refused(config: TrainConfig) -> None:
+    fit(config)
+    written = (config.out / "model.safetensors").stat().st_mtime_ns
+    fit(config)
+    assert (config.out / "model.safetensors").stat().st_mtime_ns == written
+    with pytest.raises(MismatchError, match="begun with epochs = 3, now it is 4"):
+        fit(changed(config, epochs=4))
+
+
+def test_a_folder_of_something_else_is_refused(config: TrainConfig) -> None:
+    config.out.mkdir()
+    (config.out / "thesis.tex").write_text("x")
+    with pytest.raises(InputError, match="no littune run"):
+        fit(config)
+    assert (config.out / "thesis.tex").read_text() == "x"
+
+
+def test_from_goes_on_from_another_run_s_weights(config: TrainConfig, tmp_path: Path) -> None:
+    fit(changed(config, locking="LL"))
+    begun = changed(config, text="", from_run=str(config.out), out=tmp_path / "next", lr=1e-12, epochs=1)
+    fit(begun)
+    before, after = weights(config.out), weights(tmp_path / "next")
+    torch.testing.assert_close(after["head.weight"], before["head.weight"], rtol=0, atol=1e-6)
+    with pytest.raises(InputError, match="--from .* brings hf:"):
+        fit(changed(begun, text="package:minilm", out=tmp_path / "other"))
+
+
+def test_what_diverges_stops_before_a_weight_is_spoilt(config: TrainConfig) -> None:
+    with pytest.raises(LittuneError, match="diverged; try a lower learning rate"):
+        fit(changed(config, lr=1e30, grad_clip=1e30))
+    assert not (config.out / "model.json").exists()
+
+
+def test_scratch_goes_with_lu_small_u_only(config: TrainConfig, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--locking Lu needs --text scratch"):
+        fit(changed(config, locking="Lu"))
+    with pytest.raises(InputError, match="--locking Lu goes with --text scratch"):
+        fit(changed(config, text="scratch:Ti", out=tmp_path / "two"))
+
+
+def test_from_scratch(config: TrainConfig) -> None:
+    model = fit(changed(config, text="scratch:Ti", locking="Lu", epochs=1))
+    assert model.encode_text("a red dog").shape == (1, 12)
+
+
+def test_a_probe_s_numbers_are_kept(config: TrainConfig) -> None:
+    fit(config, probe=lambda model: {"val/recall@1": model.logit_scale})
+    assert [record["step"] for record in read_metrics(config.out) if "val/recall@1" in record] == [5, 10, 15]

@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -85,8 +86,8 @@ def measure(tower: ImageTower, pairs: Source, *, rounds: int, workers: int) -> R
     batch_size = _best_batch_size(tower, pixels)
     alone, embedded = [], []
     for number in range(rounds):
-        alone.append(_timed(len(pixels), lambda: _encode(tower, pixels, batch_size)))
-        embedded.append(_timed(len(pixels), lambda: _embed(tower, pairs, workers)))
+        alone.append(_timed(len(pixels), partial(_encode, tower, pixels, batch_size)))
+        embedded.append(_timed(len(pixels), partial(_embed, tower, pairs, workers)))
         log(f"round {number + 1}: tower {alone[-1].rate:.1f}, embed {embedded[-1].rate:.1f} images/s")
     shares = [both.rate / one.rate for one, both in zip(alone, embedded, strict=True)]
     cpu_shares = [one.cpu_seconds / both.cpu_seconds for one, both in zip(alone, embedded, strict=True)]
@@ -114,15 +115,15 @@ def _all_pixels(tower: ImageTower, pairs: Source) -> UInt8[Tensor, "n 3 h w"]:
 def _best_batch_size(tower: ImageTower, pixels: UInt8[Tensor, "n 3 h w"]) -> int:
     """Tried twice each, in turn, on a part of the pictures; the first turn warms up."""
     some = pixels[:128]
-    paces = [{size: _timed(len(some), lambda: _encode(tower, some, size)).rate for size in BATCH_SIZES} for _ in "123"]
-    best = {size: max(pace[size] for pace in paces[1:]) for size in BATCH_SIZES}
+    turns = [{size: _timed(len(some), partial(_encode, tower, some, size)).rate for size in BATCH_SIZES} for _ in "123"]
+    best = {size: max(turn[size] for turn in turns[1:]) for size in BATCH_SIZES}
     log("tower alone: " + ", ".join(f"batch {size}: {rate:.1f}" for size, rate in best.items()) + " images/s")
     return max(best, key=lambda size: best[size])
 
 
 def _encode(tower: ImageTower, pixels: UInt8[Tensor, "n 3 h w"], batch_size: int) -> None:
-    for batch in pixels.split(batch_size):
-        tower.encode(batch)
+    for start in range(0, len(pixels), batch_size):
+        tower.encode(pixels[start : start + batch_size])
 
 
 def _embed(tower: ImageTower, pairs: Source, workers: int) -> None:

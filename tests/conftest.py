@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
+import tests.typecheck  # noqa: F401 (jaxtyping's hook finds it by this name)
+
 torch.set_num_threads(1)
 
 

@@ -28,7 +28,6 @@ app.meta.group_parameters = "Settings file"
 
 Flag = Annotated[bool, Parameter(negative="")]
 Many = Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=True)]
-Listed = Annotated[str, Parameter()]
 _COMPUTE = Compute()
 
 
@@ -103,6 +102,8 @@ def evaluate(
     run: Path,
     on: Many,
     templates: str = "",
+    canonical: Flag = False,
+    texts: str = "",
     out: Path | None = None,
     allow_foreign: Flag = False,
     json: Flag = False,
@@ -114,6 +115,8 @@ def evaluate(
         run: The run folder.
         on: Stores or specs of pairs or labelled images.
         templates: Prompt templates: a file, default, class_name_only or clip_best; else the data set's own.
+        canonical: Lower-case the prompts of labelled sets and strip their punctuation.
+        texts: For pairs, the fields that supply the texts, separated by commas; by default the captions.
         out: Write the scores to this JSON file too.
         allow_foreign: Admit stores that do not say which tower they are of.
         json: Print the scores as JSON, as fractions.
@@ -123,7 +126,15 @@ def evaluate(
     from littune.model.lit import LiT
 
     model = LiT.load(run, device=compute.device, precision=compute.precision)
-    result = evaluate_on(model, on, templates=templates or None, workers=compute.workers, allow_foreign=allow_foreign)
+    result = evaluate_on(
+        model,
+        on,
+        templates=templates or None,
+        canonical=canonical,
+        texts=_split(texts),
+        workers=compute.workers,
+        allow_foreign=allow_foreign,
+    )
     if out is not None:
         result.save(out)
     _print(result.to_dict() if json else result.to_text(), json=json)
@@ -268,13 +279,13 @@ def _with_settings(
         if not config.is_file():
             raise InputError(f"there is no settings file {config}")
         app.config = (Toml(config, must_exist=True, use_commands_as_keys=False),)
-    app(tokens, exit_on_error=False, print_error=False)
+    app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 2 bad input, 130 interrupted."""
     try:
-        app.meta(arguments, exit_on_error=False, print_error=False)
+        app.meta(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except (CycloptsError, LittuneError) as error:
         log(f"littune: {_one_line(error)}")
         sys.exit(2)

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 from clip_benchmark.metrics import zeroshot_classification, zeroshot_retrieval
-from tests.evaluation.conftest import COLORS, ColorReader, MakeStore, make_tower
 
 from littune.base.errors import InputError, LittuneError, MismatchError
 from littune.evaluation import Result, evaluate
 from littune.evaluation.sets import open_set, project
 from littune.model.zero_shot import zero_shot_classifier
 from littune.store.writer import Row
+from tests.evaluation.conftest import COLORS, ColorReader, MakeStore, make_tower
 
 RGB = {name: np.array(color) / 255 for name, color in COLORS.items()}
 

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.evaluation.conftest import ColorReader, MakeStore, make_tower, paint
 
 from littune.base.errors import InputError, MismatchError
 from littune.evaluation import sets
 from littune.evaluation.sets import littune_cache, open_set, project
 from littune.store.store import EmbeddingStore
 from littune.store.writer import Row
+from tests.evaluation.conftest import ColorReader, MakeStore, make_tower, paint
 
 ROWS = [Row(key=str(number), source="a", texts=("red",)) for number in range(3)]
 EMBEDDINGS = np.array([[1.0, 0.5, 0.5], [0.5, 1.0, 0.5], [0.75, 0.75, 0.5]])

@@ -16,10 +16,9 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests.store.conftest import ListSource, MeanColor, make_tower, pair, source_of
-
 from littune.store import writer
 from littune.store.embed import embed
+from tests.store.conftest import ListSource, MeanColor, make_tower, pair, source_of
 
 _HAS_ENDED = os.WEXITED | os.WNOHANG | os.WNOWAIT
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.store.conftest import ListPart, ListSource, MeanColor, color, labelled, make_tower, pair, source_of
 from torch import Tensor
 
 from littune.base.errors import InputError, MismatchError
@@ -16,6 +15,7 @@ from littune.store.embed import embed
 from littune.store.manifest import Manifest
 from littune.store.store import EmbeddingStore
 from littune.towers.image import ImageTower
+from tests.store.conftest import ListPart, ListSource, MeanColor, color, labelled, make_tower, pair, source_of
 
 KILLED = Path(__file__).with_name("killed_embed.py")
 

@@ -4,11 +4,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.store.conftest import make_tower
 
 from littune.base.errors import InputError, MismatchError
 from littune.store.prototypes import prototypes
 from littune.towers.image import Classifier, ImageTower
+from tests.store.conftest import make_tower
 
 
 @pytest.fixture

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from tests.tuning.conftest import MakeStore
 
 from littune.base.errors import InputError, MismatchError
 from littune.config import StoreChoice
 from littune.store.store import EmbeddingStore
 from littune.tuning.corpus import image_reference, load_corpus
+from tests.tuning.conftest import MakeStore
 
 
 def choice(store: EmbeddingStore, **more: object) -> StoreChoice:

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.tuning.conftest import MakeStore
 
 from littune.base.errors import InputError, LittuneError, MismatchError
 from littune.config import StoreChoice, TrainConfig
@@ -14,6 +13,7 @@ from littune.tuning import train as train_module
 from littune.tuning.checkpoint import read_metrics
 from littune.tuning.corpus import load_corpus
 from littune.tuning.train import fit
+from tests.tuning.conftest import MakeStore
 
 
 class Killed(BaseException):

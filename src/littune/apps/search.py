@@ -4,13 +4,11 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from littune.base.errors import InputError
+from littune.evaluation.sets import project
 from littune.model.lit import LiT
 from littune.store.store import EmbeddingStore
-
-_BLOCK = 8192
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +41,9 @@ class Index:
         model.check_store(store, allow_foreign=allow_foreign)
         self.model = model
         self.store = store
-        self._rows = _project(model, store)
+        if not store.num_rows:
+            raise InputError(f"{store.path} holds no rows to search")
+        self._rows = np.concatenate(list(project(model, store)))
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -77,14 +77,3 @@ class Index:
             )
             for row in best
         ]
-
-
-def _project(model: LiT, store: EmbeddingStore) -> npt.NDArray[np.float32]:
-    rows = np.empty((store.num_rows, store.dim), np.float32)
-    start = 0
-    with torch.no_grad():
-        for block in store.iter_embeddings(_BLOCK):
-            raw = torch.from_numpy(np.asarray(block, np.float32)).to(model.center.device)
-            rows[start : start + len(block)] = model.project_images(raw).cpu().numpy()
-            start += len(block)
-    return rows

@@ -1,18 +1,24 @@
-"""Batch normalisation folded into the convolutions before it: the same function, 10 to 25 % sooner on a CPU.
+"""A copy of a convolutional model that says the same sooner: batch normalisation folded into the convolutions.
 
-Which normalisation follows which convolution is not read off the code but seen on a trial run, so that any model
-will do; a second run proves that the folded copy says the same, or the model is left as it was.
+That is 10 to 25 % on a CPU. Which normalisation follows which convolution is not read off the code but seen on a
+trial run, so that any model will do; a second run proves that the copy says the same, or the model is kept as it was.
+
+Under autocast the first convolutions of the copy stay in float32. They see large areas of one colour, where rounding
+errs everywhere in the same direction; in bfloat16 too, they let EfficientNet-Lite's embeddings stray 2 to 5 times as far.
 """
 
 import copy
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 _Module = TypeVar("_Module", bound=nn.Module)
-# Folding moves single embeddings by about 1e-6 of the largest number in them; a wrong fold moves them by 1.
+# Folding moves single numbers by about 1e-6 of the largest; a wrong fold moves them by 1.
 _TOLERANCE = 1e-4
+# A stem and the first block of a mobile net: about 5 % of the work.
+_NUM_FLOAT32 = 3
 
 
 def folded(module: _Module, run: Callable[[_Module], Tensor]) -> _Module:
@@ -28,19 +34,33 @@ def folded(module: _Module, run: Callable[[_Module], Tensor]) -> _Module:
     if not any(_successor(layer) for layer in module.modules()):
         return module
     candidate = copy.deepcopy(module)
-    expected, pairs = _trial(candidate, run)
+    expected, convolutions, pairs = _trial(candidate, run)
     names = {layer: name for name, layer in candidate.named_modules()}
     for convolution, normalization in pairs:
         _fold(convolution, normalization)
-        parent, _, leaf = names[normalization].rpartition(".")
-        successor = _successor(normalization)
-        assert successor is not None
-        setattr(candidate.get_submodule(parent), leaf, successor)
+        _replace(candidate, names[normalization], _successor(normalization))
+    for convolution in convolutions[:_NUM_FLOAT32]:
+        _replace(candidate, names[convolution], _Float32(convolution))
     return candidate if _agrees(candidate, run, expected) else module
 
 
-def _trial(module: _Module, run: Callable[[_Module], Tensor]) -> tuple[Tensor, list[tuple[nn.Conv2d, nn.BatchNorm2d]]]:
-    """The module's output, and each convolution whose output went straight into a batch normalisation."""
+class _Float32(nn.Module):
+    """A layer that autocast leaves alone."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, images: Tensor) -> Tensor:
+        with torch.autocast(images.device.type, enabled=False):
+            output: Tensor = self.layer(images.float())
+        return output
+
+
+def _trial(
+    module: _Module, run: Callable[[_Module], Tensor]
+) -> tuple[Tensor, list[nn.Conv2d], list[tuple[nn.Conv2d, nn.BatchNorm2d]]]:
+    """The module's output, its convolutions as they ran, and those whose output went straight into a normalisation."""
     outputs: list[tuple[Tensor, nn.Conv2d]] = []
     pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
 
@@ -50,8 +70,7 @@ def _trial(module: _Module, run: Callable[[_Module], Tensor]) -> tuple[Tensor, l
 
     def before_normalization(layer: nn.Module, inputs: tuple[Tensor]) -> None:
         assert isinstance(layer, nn.BatchNorm2d)
-        # It is nearly always the last one.
-        pairs.extend((conv, layer) for output, conv in reversed(outputs) if output is inputs[0])
+        pairs.extend((convolution, layer) for output, convolution in outputs if output is inputs[0])
 
     hooks = []
     for layer in module.modules():
@@ -62,7 +81,7 @@ def _trial(module: _Module, run: Callable[[_Module], Tensor]) -> tuple[Tensor, l
     output = run(module)
     for hook in hooks:
         hook.remove()
-    return output, pairs
+    return output, [convolution for _, convolution in outputs], pairs
 
 
 def _agrees(candidate: _Module, run: Callable[[_Module], Tensor], expected: Tensor) -> bool:
@@ -83,6 +102,12 @@ def _successor(layer: nn.Module) -> nn.Module | None:
 
     known: Any = layer
     return known.act if type(layer) is BatchNormAct2d else None
+
+
+def _replace(module: nn.Module, name: str, layer: nn.Module | None) -> None:
+    assert layer is not None
+    parent, _, leaf = name.rpartition(".")
+    setattr(module.get_submodule(parent), leaf, layer)
 
 
 def _fold(convolution: nn.Conv2d, normalization: nn.BatchNorm2d) -> None:

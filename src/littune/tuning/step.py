@@ -81,7 +81,7 @@ class TunedTexts:
     tokens: Tokens
     device: torch.device
     bfloat16: bool = False
-    micro_tokens: int = 2048
+    micro_tokens: int = 1024
     graph_tokens: int = 8192
 
     @contextmanager

@@ -37,12 +37,16 @@ def run(command: Sequence[str], *, log: Path, watch: Callable[[], None] | None =
     with log.open("w") as messages, output.open("w") as results:
         busy, start = _busy_seconds(), time.perf_counter()
         process = subprocess.Popen(command, stdout=results, stderr=messages, env=environment)
-        done = 0
-        while not done:
-            done, status, usage = os.wait4(process.pid, os.WNOHANG)
-            if watch is not None:
-                watch()
-            time.sleep(0.005)
+        try:
+            done = 0
+            while not done:
+                done, status, usage = os.wait4(process.pid, os.WNOHANG)
+                if watch is not None:
+                    watch()
+                time.sleep(0.005)
+        except KeyboardInterrupt:
+            process.kill()
+            raise
         seconds = time.perf_counter() - start
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:

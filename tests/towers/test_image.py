@@ -117,12 +117,12 @@ def test_identity_is_of_the_weights_without_the_classifier() -> None:
     assert first.identity == second.identity and len(first.identity.weights) == 64
 
     with torch.no_grad():
-        second.module.head.weight.add_(1)  # type: ignore[operator, union-attr]
+        second.module.head.weight.add_(1)
     again = ImageTower(spec="again", trunk=TimmTrunk(second.module, "test_vit"), preprocess=second.preprocess)
     assert again.identity == first.identity
 
     with torch.no_grad():
-        second.module.cls_token.add_(1e-3)  # type: ignore[operator]
+        second.module.cls_token.add_(1e-3)
     other = ImageTower(spec="other", trunk=TimmTrunk(second.module, "test_vit"), preprocess=second.preprocess)
     assert other.identity.weights != first.identity.weights
     assert len(first.identity.differences(other.identity)) == 1
@@ -130,7 +130,7 @@ def test_identity_is_of_the_weights_without_the_classifier() -> None:
 
 def test_identity_does_not_hang_on_folding_or_memory_layout() -> None:
     tower = timm_tower("test_convnext")
-    moved = tower.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    moved = tower.module.to(memory_format=torch.channels_last)
     again = ImageTower(spec="again", trunk=TimmTrunk(moved, "test_convnext"), preprocess=tower.preprocess)
     assert again.identity == tower.identity
 

@@ -32,8 +32,8 @@ def test_knows_a_cat_and_a_cup_of_coffee(number: int, size: int) -> None:
     assert (tower.dim, tower.preprocess.size, tower.preprocess.resize) == (1280, size, size + 32)
     assert tower.classifier is not None and tower.classifier.weight.shape == (1000, 1280)
     assert tower.classifier.label_set == "imagenet-1k"
-    assert CATS <= top5(tower, Image.fromarray(data.chelsea()))
-    assert COFFEE <= top5(tower, Image.fromarray(data.coffee()))
+    assert top5(tower, Image.fromarray(data.chelsea())) >= CATS
+    assert top5(tower, Image.fromarray(data.coffee())) >= COFFEE
 
 
 def test_the_identity_is_of_these_weights(lite0: ImageTower) -> None:

@@ -4,7 +4,7 @@ That is 10 to 25 % on a CPU. Which normalisation follows which convolution is no
 trial run, so that any model will do; a second run proves that the copy says the same, or the model is kept as it was.
 
 Under autocast the first convolutions of the copy stay in float32. They see large areas of one colour, where rounding
-errs everywhere in the same direction; in bfloat16 too, they let EfficientNet-Lite's embeddings stray 2 to 5 times as far.
+errs everywhere in the same direction; in bfloat16 they let EfficientNet-Lite's embeddings stray 2 to 5 times as far.
 """
 
 import copy

@@ -140,7 +140,7 @@ class ImageTower:
         )
         classifier = trunk.classifier() if pooling == "own" else None
         self.classifier = classifier if classifier and classifier.weight.shape[1] == self.dim else None
-        self.to("cpu", "auto")
+        self.to(_device_of(trunk))
 
     @classmethod
     def from_module(
@@ -178,13 +178,12 @@ class ImageTower:
         Raises:
             InputError: there is no such device or precision.
         """
-        bfloat16 = wants_bfloat16(device, precision)
         try:
             self._runner.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         except (RuntimeError, AssertionError) as error:
             raise InputError(f"device {str(device)!r} cannot be used here: {_first_line(error)}") from error
         self.device = torch.device(device)
-        self.precision = "bfloat16" if bfloat16 else "float32"
+        self.precision = "bfloat16" if wants_bfloat16(device, precision) else "float32"
         return self
 
     def encode(self, pixels: UInt8[Tensor, "n 3 h w"]) -> Float[Tensor, "n dim"]:
@@ -227,11 +226,9 @@ class ImageTower:
         """Embed a picture of noise, in float32."""
         shape = (1, 3, self.preprocess.size, self.preprocess.size)
         noise = torch.randint(256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-        parameter = next(trunk.parameters(), None)
-        device = parameter.device if parameter is not None else "cpu"
         try:
             with torch.no_grad():
-                return self._pool(trunk, self.preprocess.normalize(noise.to(device)))
+                return self._pool(trunk, self.preprocess.normalize(noise.to(_device_of(trunk))))
         except InputError:
             raise
         except Exception as error:
@@ -273,6 +270,11 @@ def split_tokens(
     if output.ndim == 4:
         return None, output.flatten(2).transpose(1, 2)
     return output[:, 0] if has_class_token else None, output[:, num_prefix:]
+
+
+def _device_of(trunk: Trunk) -> torch.device:
+    parameter = next(trunk.parameters(), None)
+    return torch.device("cpu") if parameter is None else parameter.device
 
 
 def _digest_of_weights(trunk: Trunk) -> str:

@@ -68,7 +68,7 @@ def load_timm(spec: Spec) -> tuple[Trunk, Preprocess]:
         InputError: timm has no such model, its weights cannot be had, or the file's do not fit it.
     """
     _check_name(spec)
-    model = _pretrained(spec) if spec.checkpoint is None else _from_checkpoint(spec, Path(spec.checkpoint))
+    model = _pretrained(spec) if spec.checkpoint is None else _from_checkpoint(spec, Path(spec.checkpoint).expanduser())
     return TimmTrunk(model, spec.name), preprocess_of(model, spec.text)
 
 

@@ -92,7 +92,7 @@ class TextTower(nn.Module):
         self,
         texts: Sequence[str] | Tokens,
         *,
-        batch_tokens: int = 4096,
+        batch_tokens: int = 1024,
         precision: str = "auto",
         progress: str | None = None,
     ) -> Float[Tensor, "n dim"]:

@@ -1,0 +1,42 @@
+"""Search finds what the words say, best first, and refuses what it cannot search."""
+
+import numpy as np
+import pytest
+
+from littune.apps.search import Index
+from littune.base.errors import InputError, MismatchError
+from littune.store.shards import Row
+from littune.store.store import EmbeddingStore
+from tests.evaluation.conftest import ColorReader, MakeStore, make_tower
+
+ROWS = [Row(key=key, source="by hand", texts=(f"a {key} square",)) for key in ("red", "green", "blue", "red again")]
+COLORS = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 0, 0]], np.float32)
+
+
+@pytest.fixture
+def store(make_store: MakeStore) -> EmbeddingStore:
+    return make_store(ROWS, COLORS)
+
+
+def test_the_nearest_come_first_and_equal_ones_in_the_store_s_order(model: ColorReader, store: EmbeddingStore) -> None:
+    hits = Index(model, store).search("a red thing", k=3)
+    assert [hit.key for hit in hits[:2]] == ["red", "red again"]
+    assert hits[0].score == pytest.approx(1, abs=1e-2)
+    assert hits[0].score == hits[1].score > hits[2].score
+    assert hits[0].to_dict()["caption"] == "a red square"
+
+
+def test_several_queries_and_more_than_there_is(model: ColorReader, store: EmbeddingStore) -> None:
+    index = Index(model, store)
+    green, blue = index.search_many(["green", "blue"], k=99)
+    assert (green[0].key, blue[0].key, len(green)) == ("green", "blue", len(index))
+
+
+def test_what_cannot_be_searched(model: ColorReader, store: EmbeddingStore, make_store: MakeStore) -> None:
+    index = Index(model, store)
+    with pytest.raises(InputError, match="query is blank"):
+        index.search("  ")
+    with pytest.raises(InputError, match="k = 0"):
+        index.search("red", k=0)
+    with pytest.raises(MismatchError, match="other weights"):
+        Index(model, make_store(ROWS, COLORS, tower=make_tower(factor=2.0), name="other"))

@@ -22,6 +22,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from littune.base.memory import keep_freed_memory
 from littune.base.progress import log
 from littune.pairs import open_pairs
 from littune.pairs.base import Sample, Source
@@ -70,6 +71,7 @@ class Result:
 def main() -> None:
     options = _options()
     torch.set_num_threads(options.threads)
+    keep_freed_memory()  # as embed does
     results = []
     for image in options.image:
         tower = load_image_tower(image, precision=options.precision)

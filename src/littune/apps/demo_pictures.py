@@ -128,7 +128,17 @@ _WRONG_LABELS = (
 LABELS = (*(photo.label for photo in PHOTOS), *_WRONG_LABELS)
 """What every photograph is classified with."""
 
-QUERIES = (
+PHOTO_QUERIES = (
+    "a pet",
+    "something to drink",
+    "a spacecraft taking off",
+    "someone taking pictures",
+    "old money",
+    "the night sky",
+)
+"""Words to search the photographs with."""
+
+DRAWING_QUERIES = (
     "a red fruit",
     "something to drink",
     "a musical instrument",
@@ -142,6 +152,7 @@ QUERIES = (
     "a tool",
     "a big building",
 )
+"""Words to search the drawings with."""
 
 # Runs of code points that Unicode gave to like things, as (first, last). Faces, people, hands, flags, signs and
 # symbols are left out: they are not things that an image tower was taught.
@@ -214,6 +225,15 @@ def photo_path(photo: Photo) -> Path:
     if not path.is_file():
         raise InputError(f"scikit-image ships no {photo.file} here; install its wheel anew: pip install scikit-image")
     return path
+
+
+def copy_photos(folder: Path) -> None:
+    """Copy the photographs into ``folder``, each with its label beside it; what is there is kept."""
+    for photo in PHOTOS:
+        copy = folder / photo.file
+        if not copy.is_file():
+            write_bytes(copy.with_suffix(".txt"), photo.label.encode())
+            write_bytes(copy, photo_path(photo).read_bytes())
 
 
 def find_concepts() -> list[Concept]:

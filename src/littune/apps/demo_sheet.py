@@ -23,7 +23,7 @@ _WIDTH, _PHOTO_HEIGHT, _QUERY_HEIGHT = 16.0, 3.7, 1.75
 def draw_sheet(report: Report, path: Path) -> None:
     """Draw the report's photographs and queries and write them to the PNG ``path``."""
     photo_rows = -(-len(report.photos) // _PHOTOS_A_ROW)
-    query_rows = -(-len(report.queries) // _QUERIES_A_ROW)
+    query_rows = -(-len(report.drawing_queries) // _QUERIES_A_ROW)
     heights = [photo_rows * _PHOTO_HEIGHT, query_rows * _QUERY_HEIGHT]
     figure = Figure(figsize=(_WIDTH, sum(heights)), dpi=100, facecolor="white")
     upper, lower = figure.subfigures(2, 1, height_ratios=heights)
@@ -31,7 +31,7 @@ def draw_sheet(report: Report, path: Path) -> None:
     for cell, photo in zip(cells, report.photos, strict=False):
         _draw_photo(cell, photo)
     cells = lower.subfigures(query_rows, _QUERIES_A_ROW, squeeze=False).flat
-    for cell, query in zip(cells, report.queries, strict=False):
+    for cell, query in zip(cells, report.drawing_queries, strict=False):
         _draw_query(cell, query)
     write_atomic(path, lambda file: figure.savefig(file, format="png"))
 
@@ -39,8 +39,7 @@ def draw_sheet(report: Report, path: Path) -> None:
 def _draw_photo(cell: SubFigure, result: PhotoResult) -> None:
     picture, bars = cell.subplots(2, 1, height_ratios=[2.5, 1.0])
     cell.subplots_adjust(left=0.05, right=0.95, top=0.97, bottom=0.06, hspace=0.04)
-    with Image.open(result.path) as opened:
-        _show(picture, middle_square(opened.convert("RGB")).resize((320, 320), Image.Resampling.LANCZOS))
+    _show(picture, result.path, side=320)
     bars.axis("off")
     bars.set(xlim=(0, 1), ylim=(_BARS - 0.5, -0.5))
     for place, (label, score) in enumerate(result.scores[:_BARS]):
@@ -57,11 +56,14 @@ def _draw_query(cell: SubFigure, result: QueryResult) -> None:
     axes = np.atleast_1d(cell.subplots(1, _PICTURES_A_QUERY))
     for place in axes:
         place.axis("off")
-    for place, concept in zip(axes, result.found, strict=False):
-        _show(place, Image.open(io.BytesIO(render_svg(concept.svg, size=144))))
-        place.set_title(concept.name, y=-0.2, fontsize=9, color=_SOFT)
+    for place, picture in zip(axes, result.found, strict=False):
+        _show(place, picture.path, side=144)
+        place.set_title(picture.name, y=-0.2, fontsize=9, color=_SOFT)
 
 
-def _show(axes: Axes, picture: Image.Image) -> None:
-    axes.imshow(np.asarray(picture))
+def _show(axes: Axes, path: Path, *, side: int) -> None:
+    encoded = render_svg(path, size=side) if path.suffix == ".svg" else path.read_bytes()
+    with Image.open(io.BytesIO(encoded)) as picture:
+        square = middle_square(picture.convert("RGB")).resize((side, side), Image.Resampling.LANCZOS)
+    axes.imshow(np.asarray(square))
     axes.axis("off")

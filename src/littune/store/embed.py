@@ -5,12 +5,11 @@ source travel through the pipeline together and in order, and are committed toge
 the same call goes on behind the last commit, and the rows come out as if it had never stopped.
 """
 
-import hashlib
 import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,37 +19,18 @@ from jaxtyping import Float32, UInt8
 from torch import Tensor
 
 from littune.base.errors import InputError, MismatchError
+from littune.base.memory import keep_freed_memory
 from littune.base.progress import Advance, log, track
-from littune.pairs.base import BadSample, LabelledImage, Pair, Part, Sample, Source
-from littune.pairs.decode import DecodeError, decode, read_encoded
+from littune.pairs.base import Part, Source
 from littune.store.ahead import map_ahead
-from littune.store.manifest import Cursor, Manifest, Settings, Skipped
-from littune.store.shards import Row
+from littune.store.manifest import FILENAME, Manifest, Settings, Skipped
+from littune.store.ready import Ready, in_groups, prepare, read_on
 from littune.store.store import EmbeddingStore
-from littune.store.writer import ROWS_PER_COMMIT, Batch, StoreWriter, open_writer
+from littune.store.writer import Batch, StoreWriter, open_writer
 from littune.towers.image import ImageTower
 
+_REASONS_SHOWN = 20
 _KEYS_SHOWN = 10
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Read:
-    """A sample of a part, or its end, and the place behind it."""
-
-    part: str
-    cursor: Cursor
-    sample: Sample | BadSample | None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Ready:
-    """What came of a sample: a row with its pixels, or a reason to skip it, or (its part's end) neither."""
-
-    part: str
-    cursor: Cursor
-    row: Row | None = None
-    pixels: UInt8[Tensor, "3 h w"] | None = None
-    skipped: Skipped | None = None
 
 
 def embed(
@@ -82,6 +62,9 @@ def embed(
         MismatchError: ``out`` is a store of other settings, or the source has changed since it was begun.
         LittuneError: ``out`` cannot be written, or another process writes it.
     """
+    if batch_size < 1 or workers < 1:
+        raise InputError(f"batch_size is {batch_size} and workers is {workers}; both must be at least 1")
+    keep_freed_memory()
     folder = Path(out)
     settings = Settings(
         kind="images",
@@ -92,12 +75,16 @@ def embed(
         classnames=pairs.classnames,
         templates=pairs.templates,
     )
-    with open_writer(folder, settings, provenance_of(tower)) as writer:
+    provenance = provenance_of(tower) | {"batch_size": str(batch_size)}
+    with open_writer(folder, settings, provenance) as writer:
         parts = pairs.parts()
         _check_unchanged(folder, writer.manifest, parts)
         if strict and writer.manifest.skipped:
             first = writer.manifest.skipped[0]
-            raise InputError(f"{folder} skipped bad samples, such as {first.key} in {first.source}: {first.reason}")
+            raise InputError(
+                f"{folder} was made without {first.key} in {first.source}: {first.reason}; "
+                "leave out --strict to take it as it is"
+            )
         if writer.manifest.complete:
             log(f"{folder} is complete: {writer.manifest.num_rows:,} rows of {tower.spec}; nothing to do")
         else:
@@ -155,12 +142,10 @@ def _fill(
     workers: int,
     strict: bool,
 ) -> None:
-    def prepare(read: _Read) -> _Ready:
-        return _prepare(read, tower)
-
-    unread = _unread(parts, writer.manifest)
-    with closing(map_ahead(prepare, unread, workers=workers, ahead=3 * batch_size)) as ready:
-        for group in _groups(ready, batch_size):
+    prepared = partial(prepare, preprocess=tower.preprocess)
+    unread = read_on(parts, writer.manifest.parts)
+    with closing(map_ahead(prepared, unread, workers=workers, ahead=3 * batch_size)) as ready:
+        for group in in_groups(ready, batch_size):
             bad = next((item.skipped for item in group if item.skipped is not None), None)
             if strict and bad is not None:
                 raise InputError(
@@ -171,63 +156,7 @@ def _fill(
     writer.commit()
 
 
-def _unread(parts: Sequence[Part], manifest: Manifest) -> Iterator[_Read]:
-    """The samples behind the manifest's cursors, and behind each part's last its end."""
-    for part in parts:
-        cursor = manifest.parts.get(part.name)
-        if cursor is not None and cursor.complete:
-            continue
-        fingerprint = part.fingerprint() if cursor is None else cursor.fingerprint
-        before = 0 if cursor is None else cursor.taken
-        taken = 0
-        for taken, sample in enumerate(part.samples(), 1):
-            if taken > before:
-                yield _Read(
-                    part=part.name, cursor=Cursor(fingerprint=fingerprint, taken=taken, complete=False), sample=sample
-                )
-        yield _Read(part=part.name, cursor=Cursor(fingerprint=fingerprint, taken=taken, complete=True), sample=None)
-
-
-def _prepare(read: _Read, tower: ImageTower) -> _Ready:
-    """Decode a sample and cut its pixels to the tower's size."""
-    sample = read.sample
-    if sample is None:
-        return _Ready(part=read.part, cursor=read.cursor)
-    if isinstance(sample, BadSample):
-        skipped = Skipped(key=sample.key, source=sample.source, reason=sample.reason)
-        return _Ready(part=read.part, cursor=read.cursor, skipped=skipped)
-    try:
-        encoded = read_encoded(sample.image)
-        pixels = tower.preprocess(decode(encoded))
-    except DecodeError as error:
-        skipped = Skipped(key=sample.key, source=sample.source, reason=str(error))
-        return _Ready(part=read.part, cursor=read.cursor, skipped=skipped)
-    row = Row(
-        key=sample.key,
-        source=sample.source,
-        texts=sample.texts if isinstance(sample, Pair) else (),
-        label=sample.label if isinstance(sample, LabelledImage) else None,
-        image_sha256=hashlib.sha256(encoded).hexdigest(),
-        fields=sample.fields,
-    )
-    return _Ready(part=read.part, cursor=read.cursor, row=row, pixels=pixels)
-
-
-def _groups(ready: Iterator[_Ready], batch_size: int) -> Iterator[list[_Ready]]:
-    """Cut the stream where ``batch_size`` images are together, or where as much has been skipped as fills a shard."""
-    group: list[_Ready] = []
-    images = 0
-    for item in ready:
-        group.append(item)
-        images += item.pixels is not None
-        if images == batch_size or len(group) - images >= ROWS_PER_COMMIT:
-            yield group
-            group, images = [], 0
-    if group:
-        yield group
-
-
-def _embed_group(tower: ImageTower, group: Sequence[_Ready]) -> Batch:
+def _embed_group(tower: ImageTower, group: Sequence[Ready]) -> Batch:
     pixels = [item.pixels for item in group if item.pixels is not None]
     return Batch(
         embeddings=_encode(tower, pixels) if pixels else np.empty((0, tower.dim), np.float32),
@@ -238,12 +167,16 @@ def _embed_group(tower: ImageTower, group: Sequence[_Ready]) -> Batch:
 
 
 def _encode(tower: ImageTower, pixels: Sequence[UInt8[Tensor, "3 h w"]]) -> Float32[np.ndarray, "n dim"]:
-    return tower.encode(torch.stack(list(pixels))).numpy()
+    # Not torch.stack: it would call on the tower's threads, and wait for them, to copy a few megabytes.
+    batch = torch.from_numpy(np.stack([image.numpy() for image in pixels]))
+    embeddings: np.ndarray = tower.encode(batch).numpy()
+    return embeddings
 
 
 def _check_unchanged(folder: Path, manifest: Manifest, parts: Sequence[Part]) -> None:
     """The parts that the store has rows of must be there as they were, and a complete store must know them all."""
     now = {part.name: part for part in parts}
+    assert len(now) == len(parts), "every part has a name of its own"
     gone = [name for name in manifest.parts if name not in now]
     new = [name for name in now if name not in manifest.parts] if manifest.complete else []
     changed = [
@@ -251,9 +184,8 @@ def _check_unchanged(folder: Path, manifest: Manifest, parts: Sequence[Part]) ->
     ]
     for what, names in (("is gone", gone), ("has changed", changed), ("is new", new)):
         if names:
-            more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
             raise MismatchError(
-                f"{folder} was embedded from other data: {names[0]}{more} {what} since; "
+                f"{folder} was embedded from other data: {names[0]}{_and_more(len(names) - 1)} {what} since; "
                 "restore it or choose another folder"
             )
 
@@ -278,13 +210,15 @@ def _report(writer: StoreWriter, before: Manifest, seconds: float) -> None:
         f"embedded {manifest.num_rows:,} images{earlier} into {writer.folder}, "
         f"{rows / max(seconds, 1e-9):,.1f} images/s, skipped {len(manifest.skipped):,}"
     )
-    for reason, keys in _by_reason(manifest.skipped).items():
-        more = (
-            f" and {len(keys) - _KEYS_SHOWN:,} more (see {writer.folder}/manifest.json)"
-            if len(keys) > _KEYS_SHOWN
-            else ""
-        )
-        log(f"  skipped {len(keys):,}, {reason}: {', '.join(keys[:_KEYS_SHOWN])}{more}")
+    by_reason = _by_reason(manifest.skipped)
+    for reason, keys in list(by_reason.items())[:_REASONS_SHOWN]:
+        log(f"  skipped {len(keys):,}, {reason}: {', '.join(keys[:_KEYS_SHOWN])}{_and_more(len(keys) - _KEYS_SHOWN)}")
+    if len(by_reason) > _REASONS_SHOWN or any(len(keys) > _KEYS_SHOWN for keys in by_reason.values()):
+        log(f"  all {len(manifest.skipped):,} of them with their reasons: {writer.folder / FILENAME}")
+
+
+def _and_more(count: int) -> str:
+    return f" and {count:,} more" if count > 0 else ""
 
 
 def _by_reason(skipped: Sequence[Skipped]) -> Mapping[str, list[str]]:

@@ -100,7 +100,8 @@ class TextTower(nn.Module):
 
         Args:
             texts: the texts, or their tokens.
-            batch_tokens: tokens in a micro-batch, padding included.
+            batch_tokens: tokens in a micro-batch, padding included; a CPU gains nothing from more, and a few
+                hundred texts are padded more.
             precision: "float32", "bfloat16", or "auto" for what the device computes fast.
             progress: the title of a progress bar, if there is to be one.
         """

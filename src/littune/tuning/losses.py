@@ -3,7 +3,8 @@
 An image may have several texts in the batch and a text several images, so the plain cross-entropy with the
 diagonal as the answer would set an image against its own captions. Each image and each text counts once, and
 its right answers share the target equally: the mean over them of -log p. Where every one has a single answer
-this is CLIP's loss. The trial that chose this over two other definitions is in ``benchmarks``.
+this is CLIP's loss. (Two other definitions, -log of the sum of an image's answers and one that takes the other
+answers out of each answer's denominator, gave the same recall within 0.3 points; this needs no mask.)
 """
 
 import torch

@@ -1,0 +1,19 @@
+import platform
+import resource
+
+import pytest
+import torch
+
+from littune.base.memory import keep_freed_memory
+
+SIZE = 64 << 20
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc hands freed blocks back at once")
+def test_a_large_block_is_reused_without_faulting_it_in_again() -> None:
+    keep_freed_memory()
+    torch.empty(SIZE, dtype=torch.uint8).fill_(1)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.empty(SIZE, dtype=torch.uint8).fill_(1)
+    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    assert faults < SIZE / resource.getpagesize() / 10

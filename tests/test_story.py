@@ -23,10 +23,8 @@ def test_from_photographs_to_words(data_dir: Path, tmp_path: Path, capsys: pytes
     settings = ["--text", "package:minilm", "--locking", "LL", "--epochs", "6", "--out", run]
     stores = ["--store", train, "--store", f"{tmp_path / 'prototypes'}:0.5"]
     val = ["--val", f"{data_dir}/flickr8k-1k/val-*.tar"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LITTUNE_CACHE", str(tmp_path / "cache"))
-        scores = run_json(capsys, "train", *stores, *settings, *val)
-        again = run_json(capsys, "eval", "--run", run, "--on", f"{data_dir}/flickr8k-1k/val-*.tar")
+    scores = run_json(capsys, "train", *stores, *settings, *val)
+    again = run_json(capsys, "eval", "--run", run, "--on", f"{data_dir}/flickr8k-1k/val-*.tar")
     assert again == scores
     [result] = scores["results"]
     assert result["num_images"] == 100

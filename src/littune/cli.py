@@ -5,6 +5,7 @@ stderr and exit code 2. Nothing heavy is imported before a verb runs.
 """
 
 import json as json_module
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -284,6 +285,8 @@ def _with_settings(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 2 bad input, 130 interrupted."""
+    # Threads that spin while they wait are several times slower as soon as another process wants the cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         app.meta(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except (CycloptsError, LittuneError) as error:

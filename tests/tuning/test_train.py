@@ -77,21 +77,23 @@ def test_resume_equals_no_interruption(
     config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
     fit(changed(config, out=tmp_path / "whole"))
-    step, taken = train_module.contrastive_step, 0
+    step, calls = train_module.contrastive_step, 0
 
-    def killed_at(*args: object, **named: object) -> object:
-        nonlocal taken
-        taken += 1
-        if taken == at:
+    def counted(*args: object, **named: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == at:
             raise Killed
         return step(*args, **named)
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(train_module, "contrastive_step", killed_at)
+    monkeypatch.setattr(train_module, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(train_module, "contrastive_step", counted)
+    with pytest.raises(Killed):
         fit(config)
     with pytest.raises(InputError, match="not finished"):
         LiT.load(config.out)
     fit(config)
+    assert calls == 15 + 1  # every step once, and the one that was killed once more
     assert_same(weights(config.out), weights(tmp_path / "whole"))
     assert (config.out / "metrics.jsonl").read_text() == (tmp_path / "whole" / "metrics.jsonl").read_text()
 
@@ -144,3 +146,12 @@ def test_from_scratch(config: TrainConfig) -> None:
 def test_a_probe_s_numbers_are_kept(config: TrainConfig) -> None:
     fit(config, probe=lambda model: {"val/recall@1": model.logit_scale})
     assert [record["step"] for record in read_metrics(config.out) if "val/recall@1" in record] == [5, 10, 15]
+
+
+def test_a_locked_tower_runs_once_for_all_runs_on_the_same_texts(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit(changed(config, locking="LL", out=tmp_path / "one"))
+    monkeypatch.setattr(train_module.TextTower, "embed", None)
+    fit(changed(config, locking="LL", out=tmp_path / "two"))
+    assert_same(weights(tmp_path / "one"), weights(tmp_path / "two"))

@@ -18,7 +18,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from littune.apps.demo_page import Picture, PhotoResult, QueryResult, Report, ScoreRow, percent, to_html
+from littune.apps.demo_page import PhotoResult, Picture, QueryResult, Report, ScoreRow, percent, to_html
 from littune.apps.demo_pictures import (
     DRAWING_QUERIES,
     LABELS,
@@ -138,7 +138,7 @@ def embed_pictures(tower: ImageTower, work: Path) -> tuple[EmbeddingStore, Embed
 
 def train(taught: EmbeddingStore, out: Path) -> LiT:
     """Train a head on the prototypes: tuning the whole text tower took minutes and raised no score here."""
-    return fit(TrainConfig(store=(str(taught.path),), out=out, text=_TEXT, locking="LL", seed=_SEED))
+    return fit(TrainConfig(store=(str(taught.path),), out=out, text=_TEXT, locking="LL", temperature=10.0, seed=_SEED))
 
 
 def make_report(

@@ -26,7 +26,7 @@ def draw_sheet(report: Report, path: Path) -> None:
     query_rows = -(-len(report.drawing_queries) // _QUERIES_A_ROW)
     heights = [photo_rows * _PHOTO_HEIGHT, query_rows * _QUERY_HEIGHT]
     figure = Figure(figsize=(_WIDTH, sum(heights)), dpi=100, facecolor="white")
-    upper, lower = figure.subfigures(2, 1, height_ratios=heights)
+    upper, lower = figure.subfigures(2, 1, height_ratios=heights, squeeze=False)[:, 0]
     cells = upper.subfigures(photo_rows, _PHOTOS_A_ROW, squeeze=False).flat
     for cell, photo in zip(cells, report.photos, strict=False):
         _draw_photo(cell, photo)

@@ -86,6 +86,11 @@ def fingerprint_of_file(path: Path) -> str:
     return digest.hexdigest()
 
 
+def littune_cache() -> Path:
+    """Where littune keeps what it can make again: ``$LITTUNE_CACHE``, or ``~/.cache/littune``."""
+    return Path(os.environ.get("LITTUNE_CACHE") or "~/.cache/littune").expanduser()
+
+
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
     """Hold ``folder`` (made if needed) for this process alone; the system lets go if the process dies.

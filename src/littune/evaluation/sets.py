@@ -6,7 +6,6 @@ so a changed tower or data set is embedded anew, and an interrupted embedding go
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from littune.base.errors import InputError
+from littune.base.files import littune_cache
 from littune.model.lit import LiT
 from littune.pairs.base import Source
 from littune.pairs.open import open_pairs
@@ -25,11 +25,6 @@ from littune.store.store import EmbeddingStore
 from littune.towers.image import Identity
 
 _BLOCK = 8192
-
-
-def littune_cache() -> Path:
-    """Where littune keeps what it can make again: ``$LITTUNE_CACHE``, or ``~/.cache/littune``."""
-    return Path(os.environ.get("LITTUNE_CACHE") or "~/.cache/littune").expanduser()
 
 
 def open_set(

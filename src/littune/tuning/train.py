@@ -4,20 +4,23 @@ The image tower never runs here: what it says of the training images lies in the
 is a table too, of which only the head is trained.
 """
 
+import hashlib
 import time
 from collections.abc import Callable, Mapping
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from littune.base.errors import InputError
+from littune.base.files import littune_cache, write_atomic
 from littune.base.progress import log, track
-from littune.config import MAX_TOKENS, StoreChoice, TrainConfig
+from littune.config import MAX_TOKENS, Locking, StoreChoice, TrainConfig
 from littune.model.lit import LiT
 from littune.store.store import EmbeddingStore
 from littune.towers.precision import wants_bfloat16
-from littune.towers.text import TextTower
+from littune.towers.text import TextTower, Tokens
 from littune.towers.text_sources import load_text_tower
 from littune.tuning.batches import Batch, Batches
 from littune.tuning.checkpoint import (
@@ -34,8 +37,11 @@ from littune.tuning.losses import softmax_loss
 from littune.tuning.optim import adamw, parameter_groups, schedule, set_learning_rate
 from littune.tuning.step import LockedTexts, Texts, TunedTexts, contrastive_step
 
-# A long epoch is cut short by a kill no further back than this.
-CHECKPOINT_SECONDS = 60.0
+# A new head learns beside a pre-trained text tower, which bears only small steps.
+HEAD_LR_FACTORS: dict[Locking, float] = {"LL": 1.0, "LU": 20.0, "Lu": 1.0}
+
+# A killed run goes on from no further back than this.
+CHECKPOINT_SECONDS = 20.0
 
 # Scores a model on whatever the caller likes; names → fractions.
 Probe = Callable[[LiT], Mapping[str, float]]
@@ -77,7 +83,10 @@ def _fit(config: TrainConfig, probe: Probe | None) -> LiT:
     torch.manual_seed(config.seed)
     model = build_model(config, corpus)
     texts = _texts(config, corpus, model)
-    optimizer = adamw(parameter_groups(model, weight_decay=config.weight_decay), lr=config.learning_rate)
+    groups = parameter_groups(
+        model, weight_decay=config.weight_decay, lr_factors={model.head: HEAD_LR_FACTORS[config.locking]}
+    )
+    optimizer = adamw(groups, lr=config.learning_rate)
     total = batches.num_steps(config.epochs)
     warmup = round(config.warmup * total)
     per_epoch = batches.num_steps(1)
@@ -110,10 +119,9 @@ def _fit(config: TrainConfig, probe: Probe | None) -> LiT:
                     "temperature": model.logit_scale,
                 }
             )
-            epoch_ends = done % per_epoch == 0 or done == total
-            if epoch_ends and probe is not None:
+            if probe is not None and (done % per_epoch == 0 or done == total):
                 metrics.write({"step": done, **probe(model)})
-            if done < total and (epoch_ends or time.monotonic() - saved > CHECKPOINT_SECONDS):
+            if done < total and time.monotonic() - saved > CHECKPOINT_SECONDS:
                 metrics.flush()
                 save_checkpoint(config.out, step=done, model=model, optimizer=optimizer)
                 saved = time.monotonic()
@@ -178,15 +186,26 @@ def _texts(config: TrainConfig, corpus: Corpus, model: LiT) -> Texts:
         log(f"{share:.1%} of {len(corpus.texts)} distinct texts are cut to {model.text.max_tokens} tokens")
     if config.locking == "LL":
         model.remember_texts()
-        return LockedTexts(
-            model.text.embed(tokens, precision=config.precision, progress="embedding texts").to(config.device)
-        )
+        return LockedTexts(_locked_outputs(model.text, tokens, config).to(config.device))
     return TunedTexts(
         tower=model.text,
         tokens=tokens,
         device=torch.device(config.device),
         bfloat16=wants_bfloat16(config.device, config.precision),
     )
+
+
+def _locked_outputs(tower: TextTower, tokens: Tokens, config: TrainConfig) -> Float[Tensor, "n dim"]:
+    """A locked tower's outputs, computed once for all runs on the same texts and kept in littune's cache."""
+    bfloat16 = wants_bfloat16(config.device, config.precision)
+    digest = hashlib.sha256(f"{tower.identity} {bfloat16}".encode())
+    for part in (tokens.ids, tokens.lengths):
+        digest.update(part.numpy().tobytes())
+    path = littune_cache() / "text_emb" / f"{digest.hexdigest()[:32]}.npy"
+    if not path.is_file():
+        outputs = tower.embed(tokens, precision=config.precision, progress="embedding texts")
+        write_atomic(path, lambda file: np.save(file, outputs.numpy()))
+    return torch.from_numpy(np.load(path, allow_pickle=False))
 
 
 def _loss(model: LiT, corpus: Corpus, batch: Batch) -> Callable[[Float[Tensor, "t dim"]], Float[Tensor, ""]]:

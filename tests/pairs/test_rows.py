@@ -24,8 +24,9 @@ def test_iter_samples_goes_through_the_parts_in_order() -> None:
     source = PartList(
         spec="x", kind="fake", all_parts=(FakePart("a", "12"), FakePart("b", "1")), count=lambda: counted.append(1) or 3
     )
+    assert [part.name for part in source.parts()] == ["a", "b"]
+    assert not counted  # asked before the next call: the shape checker looks at every property of what it checks
     assert [(row.source, row.key) for row in iter_samples(source)] == [("a", "1"), ("a", "2"), ("b", "1")]
-    assert not counted
     assert source.num_samples == source.num_samples == 3
     assert len(counted) == 1
     assert source.classnames is None

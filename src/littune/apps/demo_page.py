@@ -130,7 +130,7 @@ from photographs: flat drawings are hard for it, as the last line of the scores 
 <h2>Scores</h2>
 {_scores(report.scores)}
 <p class="note">Percent, chance beside it in grey. No left-out class, photograph or drawing was trained on; labels and
-queries were written before anything was scored, and what is wrong is shown as it is.</p>
+queries were written before they were scored, and what is wrong is shown as it is.</p>
 </section>
 <section>
 <h2>How it was made</h2>

@@ -1,6 +1,8 @@
 """The demo's contact sheet: one PNG of photographs with their labels, and words with the pictures they find."""
 
 import io
+import textwrap
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,24 +17,27 @@ from littune.base.files import write_atomic
 _INK, _SOFT, _BAR, _RIGHT, _WRONG = "#1c1b19", "#6a665f", "#d9d4cb", "#7cc49a", "#a8442a"
 _BARS = 3
 _PHOTOS_A_ROW = 6
-_QUERIES_A_ROW = 2
-_PICTURES_A_QUERY = 6
-_WIDTH, _PHOTO_HEIGHT, _QUERY_HEIGHT = 16.0, 3.7, 1.75
+_PHOTO_QUERIES_A_ROW = 3
+_DRAWING_QUERIES_A_ROW = 2
+_DRAWING_QUERIES = 4  # the first ones: the page has them all
+_WIDTH = 16.0
+_PHOTO_HEIGHT, _PHOTO_QUERY_HEIGHT, _DRAWING_QUERY_HEIGHT = 3.7, 2.3, 1.95
 
 
 def draw_sheet(report: Report, path: Path) -> None:
     """Draw the report's photographs and queries and write them to the PNG ``path``."""
-    photo_rows = -(-len(report.photos) // _PHOTOS_A_ROW)
-    query_rows = -(-len(report.drawing_queries) // _QUERIES_A_ROW)
-    heights = [photo_rows * _PHOTO_HEIGHT, query_rows * _QUERY_HEIGHT]
+    drawing_queries = report.drawing_queries[:_DRAWING_QUERIES]
+    heights = [
+        _PHOTO_HEIGHT * _num_rows(report.photos, _PHOTOS_A_ROW),
+        _PHOTO_QUERY_HEIGHT * _num_rows(report.photo_queries, _PHOTO_QUERIES_A_ROW),
+        _DRAWING_QUERY_HEIGHT * _num_rows(drawing_queries, _DRAWING_QUERIES_A_ROW),
+    ]
     figure = Figure(figsize=(_WIDTH, sum(heights)), dpi=100, facecolor="white")
-    upper, lower = figure.subfigures(2, 1, height_ratios=heights, squeeze=False)[:, 0]
-    cells = upper.subfigures(photo_rows, _PHOTOS_A_ROW, squeeze=False).flat
-    for cell, photo in zip(cells, report.photos, strict=False):
+    photos, photo_finds, drawing_finds = figure.subfigures(3, 1, height_ratios=heights)
+    for cell, photo in zip(_cells(photos, report.photos, _PHOTOS_A_ROW), report.photos, strict=False):
         _draw_photo(cell, photo)
-    cells = lower.subfigures(query_rows, _QUERIES_A_ROW, squeeze=False).flat
-    for cell, query in zip(cells, report.drawing_queries, strict=False):
-        _draw_query(cell, query)
+    _draw_queries(photo_finds, report.photo_queries, _PHOTO_QUERIES_A_ROW)
+    _draw_queries(drawing_finds, drawing_queries, _DRAWING_QUERIES_A_ROW)
     write_atomic(path, lambda file: figure.savefig(file, format="png"))
 
 
@@ -50,15 +55,27 @@ def _draw_photo(cell: SubFigure, result: PhotoResult) -> None:
         bars.text(0.98, place, f"{percent(score)} %", va="center", ha="right", fontsize=11, color=_SOFT)
 
 
+def _draw_queries(part: SubFigure, queries: Sequence[QueryResult], a_row: int) -> None:
+    for cell, query in zip(_cells(part, queries, a_row), queries, strict=False):
+        _draw_query(cell, query)
+
+
 def _draw_query(cell: SubFigure, result: QueryResult) -> None:
-    cell.subplots_adjust(left=0.03, right=0.97, top=0.8, bottom=0.12, wspace=0.1)
-    cell.text(0.03, 0.97, f"“{result.words}”", va="top", fontsize=14, color=_INK, fontweight="bold")
-    axes = np.atleast_1d(cell.subplots(1, _PICTURES_A_QUERY))
-    for place in axes:
-        place.axis("off")
-    for place, picture in zip(axes, result.found, strict=False):
-        _show(place, picture.path, side=144)
-        place.set_title(picture.name, y=-0.2, fontsize=9, color=_SOFT)
+    cell.subplots_adjust(left=0.03, right=0.97, top=0.8, bottom=0.22, wspace=0.1)
+    cell.text(0.03, 0.96, f"“{result.words}”", va="top", fontsize=14, color=_INK, fontweight="bold")
+    for axes, picture in zip(np.atleast_1d(cell.subplots(1, len(result.found))), result.found, strict=True):
+        _show(axes, picture.path, side=200)
+        name = textwrap.fill(picture.name, 15)
+        axes.text(0.5, -0.06, name, transform=axes.transAxes, ha="center", va="top", fontsize=10, color=_SOFT)
+
+
+def _num_rows(things: Sequence[object], a_row: int) -> int:
+    return -(-len(things) // a_row)
+
+
+def _cells(part: SubFigure, things: Sequence[object], a_row: int) -> Iterator[SubFigure]:
+    """Places for the things, row by row; the last row may have some to spare."""
+    return iter(part.subfigures(_num_rows(things, a_row), a_row, squeeze=False).flat)
 
 
 def _show(axes: Axes, path: Path, *, side: int) -> None:

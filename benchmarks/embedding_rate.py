@@ -111,7 +111,8 @@ def measure(tower: ImageTower, pairs: Source, *, rounds: int, workers: int) -> R
 
 def _all_pixels(tower: ImageTower, pairs: Source) -> UInt8[Tensor, "n 3 h w"]:
     samples = [sample for part in pairs.parts() for sample in part.samples() if isinstance(sample, Sample)]
-    return torch.stack([tower.preprocess(decode(sample.image)) for sample in samples])
+    ready = [tower.preprocess(decode(sample.image)).permute(1, 2, 0) for sample in samples]
+    return torch.stack(ready).permute(0, 3, 1, 2)
 
 
 def _best_batch_size(tower: ImageTower, pixels: UInt8[Tensor, "n 3 h w"]) -> int:
@@ -141,14 +142,14 @@ def _timed(images: int, work: Callable[[], None]) -> Pace:
 
 def _print_table(results: Sequence[Result]) -> None:
     print(
-        "| image tower | precision | threads | tower alone, images/s | embed, images/s | share | median share | CPU share |"
+        "| image tower | precision | threads | alone, images/s | embed, images/s | share | median share | CPU share |"
     )
     print("|---|---|---|---|---|---|---|---|")
     for it in results:
         print(
             f"| {it.image} | {it.precision} | {it.threads} | {it.tower_images_per_second:.1f} "
-            f"(batch {it.tower_batch_size}) | {it.embed_images_per_second:.1f} | {it.share:.1%} | {it.median_share:.1%} "
-            f"| {it.cpu_share:.1%} |"
+            f"(batch {it.tower_batch_size}) | {it.embed_images_per_second:.1f} "
+            f"| {it.share:.1%} | {it.median_share:.1%} | {it.cpu_share:.1%} |"
         )
 
 

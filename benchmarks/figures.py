@@ -44,37 +44,35 @@ class Row:
     floor: tuple[float, ...] = ()
 
 
-# Chosen on the val splits.
-HOT = (("lr", 4e-3),)
-PROTOTYPES = (("temperature", 10.0),)
+# Better on the val splits, and worse on photographs unlike those that were trained on.
+HOT = (("lr", 4e-3), ("temperature", 14.0))
+WARM = (("temperature", 14.0),)
 THREE = ("flickr8k-1k-train", "emoji-3d-train", "tuxpaint-train")
 # A store may be followed by :WEIGHT:FIELDS.
 ROWS = (
-    Row(name="flickr", stores=THREE[:1], settings=HOT, floor=(27.0, 58.3, 37.5, 1.4, 6.7, 30.7, 7.6)),
-    Row(name="three", stores=THREE, settings=HOT, floor=(25.1, 57.1, 34.7, 18.9, 12.4, 37.8, 19.2)),
+    Row(name="flickr", stores=THREE[:1], floor=(27.0, 58.3, 37.5, 1.4, 6.7, 30.7, 7.6)),
+    Row(name="three", stores=THREE, floor=(25.1, 57.1, 34.7, 18.9, 12.4, 37.8, 19.2)),
     Row(
         name="three+keywords",
         stores=(THREE[0], "emoji-3d-train::captions,keywords", THREE[2]),
-        settings=HOT,
         floor=(22.4, 52.7, 33.5, 26.0, 10.4, 35.3, 28.0),
     ),
-    Row(
-        name="prototypes", stores=("prototypes",), settings=PROTOTYPES, floor=(10.3, 28.0, 12.3, 4.6, 17.9, 43.9, 42.7)
-    ),
+    Row(name="prototypes", stores=("prototypes",), floor=(10.3, 28.0, 12.3, 4.6, 17.9, 43.9, 42.7)),
     Row(
         name="prototypes, centred on photos",
         stores=("prototypes",),
         center_on="flickr8k-1k-train",
-        settings=PROTOTYPES,
         floor=(9.7, 27.3, 14.5, 4.8, 16.2, 44.4, 34.8),
     ),
     Row(name="prototypes+three", stores=("prototypes", *THREE), floor=(24.3, 56.9, 32.3, 21.4, 15.9, 48.5, 40.1)),
+    Row(name="three, hot", stores=THREE, settings=HOT),
+    Row(name="prototypes+three, warm", stores=("prototypes", *THREE), settings=WARM),
     Row(
         name="LU prototypes+three",
         stores=("prototypes", *THREE),
         locking="LU",
-        begin="prototypes+three",
-        settings=(("epochs", 4),),
+        begin="prototypes+three, warm",
+        settings=(("epochs", 2),),
     ),
 )
 
@@ -141,15 +139,23 @@ def score(row: Row, seed: int, stores: dict[str, Path], work: Path, split: str) 
         seed=seed,
         **dict(row.settings),
     )
-    began = time.perf_counter()
-    run_training(config)
-    seconds = time.perf_counter() - began
+    seconds = train_once(config)
     model = lt.LiT.load(out)
     names = {name: name.replace("-test", f"-{split}") for name, _ in COLUMNS.values()}
     results = lt.evaluate(model, [stores[name] for name in names.values()], templates="default").results
     by_set = dict(zip(names, results, strict=True))
     scores = {column: 100 * by_set[name].metrics[metric] for column, (name, metric) in COLUMNS.items()}
     return {**scores, "training s": seconds}
+
+
+def train_once(config: lt.TrainConfig) -> float:
+    """Train, unless that is done, and return the seconds that it took then."""
+    seconds = config.out.with_suffix(".seconds")
+    if not seconds.is_file():
+        began = time.perf_counter()
+        run_training(config)
+        seconds.write_text(f"{time.perf_counter() - began}")
+    return float(seconds.read_text())
 
 
 def row_text(row: Row, scores: dict[str, list[float]]) -> str:

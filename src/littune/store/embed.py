@@ -167,9 +167,10 @@ def _embed_group(tower: ImageTower, group: Sequence[Ready]) -> Batch:
 
 
 def _encode(tower: ImageTower, pixels: Sequence[UInt8[Tensor, "3 h w"]]) -> Float32[np.ndarray, "n dim"]:
-    # Not torch.stack: it would call on the tower's threads, and wait for them, to copy a few megabytes.
-    batch = torch.from_numpy(np.stack([image.numpy() for image in pixels]))
-    embeddings: np.ndarray = tower.encode(batch).numpy()
+    # In the order that the pixels have in memory; and not by torch.stack, which would call on the tower's threads,
+    # and wait for them, to copy a few megabytes.
+    batch = torch.from_numpy(np.stack([image.permute(1, 2, 0).numpy() for image in pixels]))
+    embeddings: np.ndarray = tower.encode(batch.permute(0, 3, 1, 2)).numpy()
     return embeddings
 
 

@@ -21,8 +21,8 @@ _PHOTO_QUERIES_A_ROW = 3
 _DRAWING_QUERIES_A_ROW = 2
 _DRAWING_QUERIES = 4  # the first ones: the page has them all
 _WIDTH = 16.0
-_PHOTO_HEIGHT, _PHOTO_QUERY_HEIGHT, _DRAWING_QUERY_HEIGHT = 3.7, 2.3, 1.95
-_CREDIT = "photographs: those of scikit-image (public domain, CC0); drawings: OpenMoji, CC BY-SA 4.0"
+_PHOTO_HEIGHT, _PHOTO_QUERY_HEIGHT, _DRAWING_QUERY_HEIGHT, _CREDIT_HEIGHT = 3.7, 2.3, 1.95, 0.35
+_CREDIT = "photographs: scikit-image (CC0, public domain, no known restrictions); drawings: OpenMoji, CC BY-SA 4.0"
 
 
 def draw_sheet(report: Report, path: Path) -> None:
@@ -32,14 +32,15 @@ def draw_sheet(report: Report, path: Path) -> None:
         _PHOTO_HEIGHT * _num_rows(report.photos, _PHOTOS_A_ROW),
         _PHOTO_QUERY_HEIGHT * _num_rows(report.photo_queries, _PHOTO_QUERIES_A_ROW),
         _DRAWING_QUERY_HEIGHT * _num_rows(drawing_queries, _DRAWING_QUERIES_A_ROW),
+        _CREDIT_HEIGHT,
     ]
     figure = Figure(figsize=(_WIDTH, sum(heights)), dpi=100, facecolor="white")
-    photos, photo_finds, drawing_finds = figure.subfigures(3, 1, height_ratios=heights, squeeze=False).flat
+    photos, photo_finds, drawing_finds, credit = figure.subfigures(4, 1, height_ratios=heights, squeeze=False).flat
     for cell, photo in zip(_cells(photos, report.photos, _PHOTOS_A_ROW), report.photos, strict=False):
         _draw_photo(cell, photo)
     _draw_queries(photo_finds, report.photo_queries, _PHOTO_QUERIES_A_ROW)
     _draw_queries(drawing_finds, drawing_queries, _DRAWING_QUERIES_A_ROW)
-    figure.text(0.99, 0.004, _CREDIT, ha="right", va="bottom", fontsize=9, color=_SOFT)
+    credit.text(0.99, 0.5, _CREDIT, ha="right", va="center", fontsize=9, color=_SOFT)
     write_atomic(path, lambda file: figure.savefig(file, format="png"))
 
 

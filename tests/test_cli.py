@@ -66,7 +66,7 @@ def test_public_names_are_there() -> None:
         (["classify", "--run", "nowhere", "--labels", "a,b"], "no picture was given"),
         (["encode", "--run", "nowhere", "--out", "x.npy"], "either pictures or --texts"),
         (["info", "nowhere"], "nowhere"),
-        (["train", "--config", "nowhere.toml"], "no settings file nowhere.toml"),
+        (["train", "--config", "nowhere.toml"], "cannot read the settings nowhere.toml"),
     ],
 )
 def test_bad_input_is_one_line(

@@ -17,7 +17,7 @@ from cyclopts.config import Toml
 
 from littune.base.errors import InputError, LittuneError
 from littune.base.progress import log
-from littune.config import Compute, Pooling, TrainConfig
+from littune.config import Compute, Pooling, TrainConfig, read_toml
 
 app = App(
     name="littune",
@@ -93,8 +93,10 @@ def train(config: TrainConfig, *, json: Flag = False) -> None:
     from littune.apps.training import run_training
 
     result = run_training(config)
-    if result is not None:
-        _print(result.to_dict() if json else result.to_text(), json=json)
+    if json:
+        _print({"results": []} if result is None else result.to_dict(), json=True)
+    elif result is not None:
+        print(result.to_text())
 
 
 @app.command(name="eval")
@@ -277,8 +279,7 @@ def _with_settings(
         config: A TOML file of the verb's settings; flags win over it.
     """
     if config is not None:
-        if not config.is_file():
-            raise InputError(f"there is no settings file {config}")
+        read_toml(config)  # for its errors, which name the file
         app.config = (Toml(config, must_exist=True, use_commands_as_keys=False),)
     app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
 
@@ -293,7 +294,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         log(f"littune: {_one_line(error)}")
         sys.exit(2)
     except KeyboardInterrupt:
-        log("littune: interrupted; the same command goes on")
+        log("littune: interrupted; an unfinished store or run goes on with the same command")
         sys.exit(130)
     finally:
         app.config = ()

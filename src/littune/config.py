@@ -8,7 +8,7 @@ import dataclasses
 import math
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import tomli_w
 from cyclopts import Parameter
@@ -21,14 +21,23 @@ Precision = Literal["auto", "float32", "bfloat16"]
 Pooling = Literal["own", "cls", "mean", "cls+mean"]
 TextPooling = Literal["auto", "first", "mean", "last"]
 
+_CHOICES = {
+    "locking": get_args(Locking),
+    "pooling": get_args(TextPooling),
+    "precision": get_args(Precision),
+    "center": ("mean", "none"),
+}
+
 # What each locking trains decides how large a step may be; measured on the val splits of three small sets.
 LEARNING_RATES: dict[Locking, float] = {"LL": 2e-3, "LU": 1e-4, "Lu": 1e-3}
+
+TEMPERATURE = 10.0
 
 # A quarter of Flickr8k's captions are longer than the paper's 16 tokens.
 MAX_TOKENS = 32
 
 # Settings that say how to run, not what to compute: they may differ when a run goes on.
-_FREE_SETTINGS = frozenset({"out", "device", "workers"})
+_FREE_SETTINGS = frozenset({"out", "val", "bundle", "device"})
 
 
 @Parameter(name="*")
@@ -64,7 +73,7 @@ class TrainConfig:
     from_run: Annotated[str, Parameter(name="--from")] = ""
     """Start from the weights of this run."""
     val: Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=True)] = ()
-    """Stores or pairs to score after each epoch and at the end."""
+    """Stores or pairs to score before the first step and after each epoch."""
     batch_size: int = 512
     """Pairs in a global batch."""
     epochs: int = 20
@@ -77,8 +86,8 @@ class TrainConfig:
     """Share of the steps that warm the learning rate up from 0; a cosine then takes it back to 0."""
     grad_clip: float = 1.0
     """Clip the gradient's global norm at this."""
-    temperature: float = 10.0
-    """Initial factor on the cosines; learned."""
+    temperature: float | None = None
+    """Initial factor on the cosines, which is learned; by default 10, or that of the run of --from."""
     max_tokens: int | None = None
     """Longer texts are cut to so many tokens; by default 32, or what the run of --from has (the paper: 16)."""
     pooling: TextPooling = "auto"
@@ -88,7 +97,7 @@ class TrainConfig:
     center_on: str = ""
     """A store of (unlabelled) images whose mean is subtracted instead."""
     seed: int = 0
-    """Seed of the head's first weights and of the order of pairs."""
+    """Seed of all first weights that are drawn and of the order of pairs."""
     bundle: bool = False
     """Copy the image tower's weights into the run, so that it needs nothing else."""
     device: str = "cpu"
@@ -97,6 +106,8 @@ class TrainConfig:
     """How the text tower computes; auto takes bfloat16 where the hardware gains from it."""
 
     def __post_init__(self) -> None:
+        for name, choices in _CHOICES.items():
+            _check(getattr(self, name) in choices, name, getattr(self, name), f"one of {', '.join(choices)}")
         _check(bool(self.store), "store", self.store, "at least one store")
         _check(bool(self.text or self.from_run), "text", self.text, "a text tower's spec, or --from a run")
         _check(self.batch_size >= 2, "batch_size", self.batch_size, "at least 2")
@@ -105,7 +116,7 @@ class TrainConfig:
         _check(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
         _check(0 <= self.warmup < 1, "warmup", self.warmup, "a share from 0 to below 1")
         _check(self.grad_clip > 0, "grad_clip", self.grad_clip, "positive")
-        _check(self.temperature > 0 and math.isfinite(self.temperature), "temperature", self.temperature, "positive")
+        _check(self.temperature is None or 0 < self.temperature < math.inf, "temperature", self.temperature, "positive")
         _check(self.max_tokens is None or self.max_tokens >= 3, "max_tokens", self.max_tokens, "at least 3")
         _check(not (self.center_on and self.center == "none"), "center_on", self.center_on, "unset when center is none")
 

@@ -61,8 +61,10 @@ def test_images_come_as_paths_bytes_or_pictures(model: LiT, tmp_path: Path) -> N
     picture(255, 128, 0).save(path)
     rows = model.encode_image([path, str(path), path.read_bytes(), picture(255, 128, 0)], batch_size=3)
     assert (rows == rows[0]).all()
+    transparent = Image.new("RGBA", (8, 8), (255, 255, 255, 0))
+    assert (model.encode_image(transparent) == model.encode_image(picture(255, 255, 255))).all()
     (tmp_path / "b.png").write_bytes(b"no picture")
-    with pytest.raises(LittuneError):
+    with pytest.raises(LittuneError, match=r"b\.png: the image is none of"):
         model.encode_image(tmp_path / "b.png")
 
 

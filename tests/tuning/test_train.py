@@ -115,14 +115,21 @@ def test_a_folder_of_something_else_is_refused(config: TrainConfig) -> None:
     assert (config.out / "thesis.tex").read_text() == "x"
 
 
+def test_a_corrected_command_may_follow_one_that_failed(config: TrainConfig) -> None:
+    with pytest.raises(InputError, match="nowhere"):
+        fit(changed(config, store=("nowhere",)))
+    fit(config)
+
+
 def test_from_goes_on_from_another_run_s_weights(config: TrainConfig, tmp_path: Path) -> None:
     fit(changed(config, locking="LL"))
     begun = changed(config, text="", from_run=str(config.out), out=tmp_path / "next", lr=1e-12, epochs=1)
     fit(begun)
     before, after = weights(config.out), weights(tmp_path / "next")
     torch.testing.assert_close(after["head.weight"], before["head.weight"], rtol=0, atol=1e-6)
-    with pytest.raises(InputError, match="--from .* brings hf:"):
-        fit(changed(begun, text="package:minilm", out=tmp_path / "other"))
+    for refused in ({"text": "package:minilm"}, {"temperature": 5.0}, {"max_tokens": 7}, {"locking": "Lu"}):
+        with pytest.raises(InputError, match="--from "):
+            fit(changed(begun, out=tmp_path / "other", **refused))
 
 
 def test_what_diverges_stops_before_a_weight_is_spoilt(config: TrainConfig) -> None:
@@ -145,7 +152,7 @@ def test_from_scratch(config: TrainConfig) -> None:
 
 def test_a_probe_s_numbers_are_kept(config: TrainConfig) -> None:
     fit(config, probe=lambda model: {"val/recall@1": model.logit_scale})
-    assert [record["step"] for record in read_metrics(config.out) if "val/recall@1" in record] == [5, 10, 15]
+    assert [record["step"] for record in read_metrics(config.out) if "val/recall@1" in record] == [0, 5, 10, 15]
 
 
 def test_a_locked_tower_runs_once_for_all_runs_on_the_same_texts(

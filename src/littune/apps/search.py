@@ -1,4 +1,4 @@
-"""Search a store of images by words: an exact, streamed matrix product over the projected embeddings."""
+"""Search a store of images by words: an exact matrix product over the projected embeddings."""
 
 from dataclasses import asdict, dataclass
 
@@ -43,6 +43,10 @@ class Index:
         self.store = store
         if not store.num_rows:
             raise InputError(f"{store.path} holds no rows to search")
+        self._about = [
+            {"key": key, "source": source, "caption": texts[0] if texts else ""}
+            for key, source, texts in zip(store.keys(), store.sources(), store.texts(), strict=True)
+        ]
         self._rows = np.concatenate(list(project(model, store)))
 
     def __len__(self) -> int:
@@ -67,13 +71,4 @@ class Index:
 
     def _hits(self, scores: npt.NDArray[np.float32], k: int) -> list[Hit]:
         best = np.argsort(-scores, kind="stable")[:k]
-        keys, sources, captions = self.store.keys(), self.store.sources(), self.store.texts(("captions",))
-        return [
-            Hit(
-                score=float(scores[row]),
-                key=keys[row],
-                source=sources[row],
-                caption=captions[row][0] if captions[row] else "",
-            )
-            for row in best
-        ]
+        return [Hit(score=float(scores[row]), **self._about[row]) for row in best]

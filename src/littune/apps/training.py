@@ -13,12 +13,13 @@ from littune.tuning.train import Probe, fit
 Stores = str | Path | EmbeddingStore
 
 
-def train(store: Stores | Sequence[Stores], **settings: Any) -> LiT:
+def train(store: Stores | Sequence[Stores], *, out: str | Path, **settings: Any) -> LiT:
     """Tune a text tower to read out the image tower of one or several stores, and return the model.
 
     Args:
         store: one or several stores, or what ``--store`` takes: ``PATH[:WEIGHT[:FIELD,…]]``.
-        settings: the settings of ``TrainConfig``, such as ``out``, ``text``, ``locking``, ``batch_size``, ``epochs``.
+        out: the run folder.
+        settings: the other settings of ``TrainConfig``, such as ``text``, ``locking``, ``batch_size``, ``epochs``.
 
     Raises:
         LittuneError: a setting, store or tower cannot be used.
@@ -26,7 +27,7 @@ def train(store: Stores | Sequence[Stores], **settings: Any) -> LiT:
     """
     stores = [store] if isinstance(store, Stores) else store
     specs = tuple(str(one.path if isinstance(one, EmbeddingStore) else one) for one in stores)
-    config = TrainConfig(store=specs, **(settings | {"out": Path(settings["out"])}))
+    config = TrainConfig(store=specs, out=Path(out), **settings)
     return fit(config, probe=make_probe(config.val))
 
 
@@ -37,15 +38,19 @@ def run_training(config: TrainConfig) -> Evaluation | None:
 
 
 def make_probe(val: Sequence[str]) -> Probe | None:
-    """A probe that scores on these sets, each metric named ``SET/METRIC``."""
+    """A probe that scores on these sets, each metric named ``SET/METRIC`` (the set's last name where that tells)."""
     if not val:
         return None
 
     def probe(model: LiT) -> Mapping[str, float]:
+        results = evaluate(model, val).results
+        names = [Path(result.data).name for result in results]
+        if len(set(names)) < len(names):
+            names = [result.data for result in results]
         return {
-            f"{Path(result.data).name}/{name}": value
-            for result in evaluate(model, val).results
-            for name, value in result.metrics.items()
+            f"{name}/{metric}": value
+            for name, result in zip(names, results, strict=True)
+            for metric, value in result.metrics.items()
         }
 
     return probe

@@ -30,7 +30,7 @@ class _Rate(ProgressColumn):
 
 def log(message: str) -> None:
     """Print one line of plain text to stderr."""
-    Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(message)
+    Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False).print(message)
 
 
 @contextmanager
@@ -50,7 +50,7 @@ def track(what: str, *, total: int | None, unit: str) -> Iterator[Advance]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[remark]}"),
     )
-    console = Console(stderr=True)
+    console = Console(stderr=True, emoji=False)
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task(what, total=total, remark="")
 

@@ -55,7 +55,10 @@ def open_set(
     elif _is_store(Path(data)):
         store = EmbeddingStore.open(data, allow_foreign=allow_foreign)
     else:
-        store = _embedded(model, open_pairs(data, texts=texts), texts, batch_size=batch_size, workers=workers)
+        source = open_pairs(data)
+        if texts and source.classnames is None:
+            source = open_pairs(data, texts=texts)
+        store = _embedded(model, source, texts, batch_size=batch_size, workers=workers)
     if not store.complete:
         raise InputError(f"{store.path} is unfinished ({store.num_rows} rows so far); embed it to the end first")
     if not store.num_rows:

@@ -25,10 +25,11 @@ from littune.base.errors import InputError, MismatchError
 from littune.base.files import read_json, write_bytes, write_json
 from littune.model.prompts import DEFAULT_TEMPLATES
 from littune.model.zero_shot import zero_shot_classifier
-from littune.pairs.decode import decode
+from littune.pairs.decode import DecodeError, decode, to_rgb
 from littune.store.store import EmbeddingStore
 from littune.towers.image import Identity, ImageTower
 from littune.towers.image_sources import load_image_tower
+from littune.towers.precision import usable_device
 from littune.towers.text import TextTower
 
 Picture = str | Path | bytes | Image.Image
@@ -176,8 +177,12 @@ class LiT(nn.Module):
         return self.project_texts(self._pooled(texts).to(self.center.device)).cpu().numpy()
 
     def remember_texts(self) -> None:
-        """Run the text tower once for each text from now on; right only while the tower is locked."""
+        """Run the text tower once for each text until ``forget_texts``; right only while the tower is locked."""
         self._remembered = {}
+
+    def forget_texts(self) -> None:
+        """Run the text tower for every text again."""
+        self._remembered = None
 
     def _pooled(self, texts: Sequence[str]) -> Float[Tensor, "n text_dim"]:
         if self._remembered is None:
@@ -250,7 +255,7 @@ class LiT(nn.Module):
         model = cls(text=TextTower.load(path / "text_tower"), image=image, center=tensors["center"])
         model.load_state_dict(tensors, strict=False)
         model.precision = precision
-        return model.to(device).eval()
+        return model.to(usable_device(device)).eval()
 
 
 def normalize(rows: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
@@ -266,8 +271,13 @@ def is_run(path: Path) -> bool:
 
 def _open(picture: Picture) -> Image.Image:
     if isinstance(picture, Image.Image):
-        return picture.convert("RGB")
-    return decode(Path(picture) if isinstance(picture, str) else picture)
+        return to_rgb(picture)
+    if isinstance(picture, bytes):
+        return decode(picture)
+    try:
+        return decode(Path(picture))
+    except DecodeError as error:
+        raise InputError(f"{picture}: {error}") from error
 
 
 def _ranked(labels: Sequence[str], probabilities: Sequence[float]) -> list[Score]:

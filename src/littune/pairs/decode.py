@@ -59,13 +59,22 @@ def decode(image: bytes | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
         picture = _open(encoded)
         _check_size(picture.width, picture.height, max_pixels)
         picture.load()
-        orientation = _orientation(picture)
-        rgb = _as_rgb(picture)
+        return to_rgb(picture)
     except DecodeError:
         raise
     # Pillow's plugins meet damaged files with a dozen kinds of exception, from SyntaxError to IndexError.
     except Exception as error:
         raise DecodeError(f"the image is damaged or truncated ({error})") from error
+
+
+def to_rgb(picture: Image.Image) -> Image.Image:
+    """The picture upright and in RGB: EXIF rotation applied, transparency on white, 16-bit greys over their full range.
+
+    Raises:
+        DecodeError: it holds numbers whose range is unknown.
+    """
+    orientation = _orientation(picture)
+    rgb = _as_rgb(picture)
     return rgb.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else rgb
 
 

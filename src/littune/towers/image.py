@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from littune.base.errors import InputError
 from littune.base.files import write_bytes
 from littune.towers.folding import folded
-from littune.towers.precision import wants_bfloat16
+from littune.towers.precision import usable_device, wants_bfloat16
 from littune.towers.preprocess import Preprocess as Preprocess
 
 POOLINGS = ("own", "cls", "mean", "cls+mean")
@@ -178,11 +178,8 @@ class ImageTower:
         Raises:
             InputError: there is no such device or precision.
         """
-        try:
-            self._runner.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        except (RuntimeError, AssertionError) as error:
-            raise InputError(f"device {str(device)!r} cannot be used here: {_first_line(error)}") from error
-        self.device = torch.device(device)
+        self.device = usable_device(device)
+        self._runner.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.precision = "bfloat16" if wants_bfloat16(device, precision) else "float32"
         return self
 

@@ -5,6 +5,19 @@ import torch
 from littune.base.errors import InputError
 
 
+def usable_device(name: str | torch.device) -> torch.device:
+    """The device of this name, once something has been put there.
+
+    Raises:
+        InputError: there is no such device here.
+    """
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"device {str(name)!r} cannot be used here: {reason}") from error
+
+
 def wants_bfloat16(device: str | torch.device, precision: str) -> bool:
     """Whether towers on ``device`` run under bfloat16 autocast.
 

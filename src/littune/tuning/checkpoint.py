@@ -23,7 +23,7 @@ from torch.optim import Optimizer
 
 from littune.base.errors import InputError
 from littune.base.files import folder_lock, write_atomic
-from littune.config import TrainConfig
+from littune.config import TrainConfig, read_toml
 from littune.model.lit import is_run
 
 _CONFIG = "config.toml"
@@ -43,20 +43,25 @@ def open_run(config: TrainConfig) -> Iterator[bool]:
         LittuneError: another process trains in it.
     """
     out = config.out
-    settings = out / _CONFIG
-    if out.exists() and not settings.is_file() and not _is_free(out):
+    begun = is_run(out) or (out / _CHECKPOINT).is_file()
+    if out.exists() and not begun and not _is_free(out):
         raise InputError(f"{out} holds something that is no littune run; choose another --out")
     with folder_lock(out):
-        if settings.is_file():
-            config.check_same(settings)
+        # Until there is something to lose, a corrected command may begin anew.
+        if begun:
+            config.check_same(out / _CONFIG)
         else:
-            config.save(settings)
+            config.save(out / _CONFIG)
         yield is_run(out)
 
 
 def _is_free(out: Path) -> bool:
-    """Whether a folder holds nothing but the traces of a run that was killed at its first step."""
-    return out.is_dir() and all(entry.name.startswith(".") for entry in out.iterdir())
+    """Whether a folder holds nothing but the traces of a run that got nowhere."""
+    if not out.is_dir():
+        return False
+    names = {entry.name for entry in out.iterdir() if not entry.name.startswith(".")}
+    ours = names <= {_CONFIG, _METRICS, "curves.png", "text_tower", "model.safetensors", "image_tower.safetensors"}
+    return ours and (_CONFIG not in names or "store" in read_toml(out / _CONFIG)) and (not names or _CONFIG in names)
 
 
 def save_checkpoint(out: Path, *, step: int, model: nn.Module, optimizer: Optimizer) -> None:
@@ -109,7 +114,7 @@ class MetricsLog:
 
     def __init__(self, out: Path, *, step: int) -> None:
         path = out / _METRICS
-        kept = [record for record in read_metrics(out) if _step(record) <= step]
+        kept = [record for record in read_metrics(out) if 0 <= _step(record) <= step] if step else []
         lines = "".join(json.dumps(record) + "\n" for record in kept)
         write_atomic(path, lambda file: file.write(lines.encode()))
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed by __exit__)

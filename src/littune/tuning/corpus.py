@@ -7,6 +7,7 @@ or of another store: the two lie in one space but not around one point.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -74,7 +75,7 @@ def load_corpus(
         InputError: a store is unfinished, or has no text in the chosen fields.
         MismatchError: two stores are of different towers.
     """
-    stores = tuple(_open(choice) for choice in choices)
+    stores = tuple(open_complete(choice.path) for choice in choices)
     _check_one_tower([*stores, center_on] if center_on else stores)
     image_center = _image_center(stores, center, center_on)
     centers = tuple(
@@ -94,6 +95,8 @@ def load_corpus(
         if len(images) == before:
             fields = ", ".join(choice.fields) or "captions"
             raise InputError(f"{store.path} has no text in {fields}; name fields that it has: PATH:WEIGHT:FIELD,…")
+        if round(choice.weight * (len(images) - before)) < 1:
+            raise InputError(f"{store.path}: the weight {choice.weight} leaves none of its pairs; raise it")
         weights += [choice.weight] * (len(images) - before)
         first += store.num_rows
     return Corpus(
@@ -113,10 +116,17 @@ def image_reference(stores: Sequence[EmbeddingStore]) -> ImageReference:
     return ImageReference(spec=settings.tower, pooling=settings.identity.pooling, identity=settings.identity)
 
 
-def _open(choice: StoreChoice) -> EmbeddingStore:
-    store = EmbeddingStore.open(choice.path)
+def open_complete(path: Path) -> EmbeddingStore:
+    """The finished store at ``path``.
+
+    Raises:
+        InputError: there is none, or it is unfinished or empty.
+    """
+    store = EmbeddingStore.open(path)
     if not store.complete:
-        raise InputError(f"the store {choice.path} is not finished; run its embed command again first")
+        raise InputError(f"the store {path} is not finished; run its embed command again first")
+    if not store.num_rows:
+        raise InputError(f"the store {path} has no rows")
     return store
 
 

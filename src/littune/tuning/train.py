@@ -7,6 +7,7 @@ is a table too, of which only the head is trained.
 import hashlib
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,10 +17,9 @@ from torch import Tensor
 from littune.base.errors import InputError
 from littune.base.files import littune_cache, write_atomic
 from littune.base.progress import log, track
-from littune.config import MAX_TOKENS, Locking, StoreChoice, TrainConfig
+from littune.config import MAX_TOKENS, TEMPERATURE, Locking, StoreChoice, TrainConfig
 from littune.model.lit import LiT
-from littune.store.store import EmbeddingStore
-from littune.towers.precision import wants_bfloat16
+from littune.towers.precision import usable_device, wants_bfloat16
 from littune.towers.text import TextTower, Tokens
 from littune.towers.text_sources import load_text_tower
 from littune.tuning.batches import Batch, Batches
@@ -31,7 +31,7 @@ from littune.tuning.checkpoint import (
     remove_checkpoint,
     save_checkpoint,
 )
-from littune.tuning.corpus import Corpus, image_reference, load_corpus
+from littune.tuning.corpus import Corpus, image_reference, load_corpus, open_complete
 from littune.tuning.curves import draw_curves
 from littune.tuning.losses import softmax_loss
 from littune.tuning.optim import adamw, parameter_groups, schedule, set_learning_rate
@@ -52,7 +52,7 @@ def fit(config: TrainConfig, *, probe: Probe | None = None) -> LiT:
 
     Args:
         config: what the run is made of.
-        probe: scores the model after each epoch; its numbers go into ``metrics.jsonl``.
+        probe: scores the model before the first step and after each epoch; its numbers go into ``metrics.jsonl``.
 
     Raises:
         InputError: a store, tower or the run folder cannot be used.
@@ -68,7 +68,7 @@ def fit(config: TrainConfig, *, probe: Probe | None = None) -> LiT:
 
 def _fit(config: TrainConfig, probe: Probe | None) -> LiT:
     # What there is to learn from.
-    center_on = EmbeddingStore.open(config.center_on) if config.center_on else None
+    center_on = open_complete(Path(config.center_on)) if config.center_on else None
     choices = [StoreChoice.parse(spec) for spec in config.store]
     corpus = load_corpus(choices, center=config.center, center_on=center_on)
     batches = Batches(
@@ -92,6 +92,8 @@ def _fit(config: TrainConfig, probe: Probe | None) -> LiT:
     per_epoch = batches.num_steps(1)
 
     # Where it stopped, if it did.
+    if config.bundle:
+        _ = model.image_tower  # what cannot be loaded shows before anything is spent
     start = load_checkpoint(config.out, model=model, optimizer=optimizer)
     metrics = MetricsLog(config.out, step=start)
     if start:
@@ -101,6 +103,8 @@ def _fit(config: TrainConfig, probe: Probe | None) -> LiT:
     with metrics, track("training", total=total * batches.batch_size, unit="pairs") as advance:
         advance(start * batches.batch_size)
         saved = time.monotonic()
+        if probe is not None and not start:
+            metrics.write({"step": 0, **probe(model)})
         for step in range(start, total):
             batch = batches.at(step)
             lr = config.learning_rate * schedule(step, total=total, warmup=warmup)
@@ -131,6 +135,8 @@ def _fit(config: TrainConfig, probe: Probe | None) -> LiT:
     draw_curves(read_metrics(config.out), config.out / "curves.png")
     model.eval().save(config.out, bundle=config.bundle)
     remove_checkpoint(config.out)
+    model.forget_texts()
+    log(f"trained {total} steps on {len(corpus.row_image):,} pairs, loss {result.loss:.3f}, into {config.out}")
     return model
 
 
@@ -141,6 +147,7 @@ def build_model(config: TrainConfig, corpus: Corpus) -> LiT:
         InputError: the text tower does not go with the locking.
         MismatchError: the run to start from reads another image tower.
     """
+    device = usable_device(config.device)
     if config.from_run:
         model = LiT.load(config.from_run, device=config.device, precision=config.precision)
         for store in corpus.stores:
@@ -151,15 +158,21 @@ def build_model(config: TrainConfig, corpus: Corpus) -> LiT:
             raise InputError(
                 f"--from {config.from_run} was trained with --max-tokens {model.text.max_tokens}; leave it out"
             )
-        model.center = corpus.image_center.to(config.device)
-        model.image = image_reference(corpus.stores)
+        if config.temperature is not None or config.pooling != "auto":
+            raise InputError(f"--from {config.from_run} brings its temperature and pooling; leave them out")
+        if config.locking == "Lu" and not model.text.spec.startswith("scratch"):
+            raise InputError(f"--from {config.from_run} brings {model.text.spec}, which is pre-trained: --locking LU")
+        # Class directions alone say nothing of where images lie.
+        if config.center_on or any(store.kind != "prototypes" for store in corpus.stores):
+            model.center = corpus.image_center.to(device)
+            model.image = image_reference(corpus.stores)
     else:
         model = LiT(
             text=_text_tower(config, corpus),
             image=image_reference(corpus.stores),
             center=corpus.image_center,
-            temperature=config.temperature,
-        ).to(config.device)
+            temperature=TEMPERATURE if config.temperature is None else config.temperature,
+        ).to(device)
         model.precision = config.precision
     model.text.requires_grad_(config.locking != "LL")
     return model.eval()

@@ -6,36 +6,20 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor, nn
 
 from littune.base.errors import InputError, LittuneError, MismatchError
 from littune.base.files import read_json, write_json
 from littune.model.lit import ImageReference, LiT
-from littune.towers.image import ImageTower
-from littune.towers.preprocess import Preprocess
 from littune.towers.text_sources import load_text_tower
+from tests.evaluation.conftest import make_tower
 
 TEXTS = ["a red square", "a green square", "something blue and much longer than the others"]
-
-
-class MeanColor(nn.Module):
-    def __init__(self, factor: float = 1.0) -> None:
-        super().__init__()
-        self.factor = nn.Parameter(torch.tensor(factor))
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        return self.factor * pixels.mean(dim=(2, 3))
-
-
-def color_tower(factor: float = 1.0) -> ImageTower:
-    preprocess = Preprocess(size=8, resize=8, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-    return ImageTower.from_module(MeanColor(factor), preprocess=preprocess, name="mean-color")
 
 
 @pytest.fixture(scope="module")
 def model() -> LiT:
     torch.manual_seed(0)
-    tower = color_tower()
+    tower = make_tower()
     model = LiT(
         text=load_text_tower("scratch:Ti", max_tokens=8, texts=TEXTS),
         image=ImageReference(spec=tower.spec, pooling="own", identity=tower.identity),
@@ -101,13 +85,13 @@ def test_scores_are_probabilities_best_first(model: LiT) -> None:
 
 def test_another_tower_is_refused(model: LiT) -> None:
     with pytest.raises(MismatchError, match="other weights"):
-        model.image_tower = color_tower(2.0)
+        model.image_tower = make_tower(factor=2.0)
 
 
 def test_saved_and_loaded_it_is_the_same(model: LiT, tmp_path: Path) -> None:
     model.save(tmp_path)
     loaded = LiT.load(tmp_path, precision="float32")
-    loaded.image_tower = color_tower()
+    loaded.image_tower = make_tower()
     assert (loaded.encode_text(TEXTS) == model.encode_text(TEXTS)).all()
     assert (loaded.encode_image(picture(1, 2, 3)) == model.encode_image(picture(1, 2, 3))).all()
     assert loaded.logit_scale == model.logit_scale

@@ -3,12 +3,13 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer
 
 from littune.base.errors import InputError
-from littune.towers.tokenizer import PAD_TOKEN, Tokens, tokenize, train_tokenizer, truncating
+from littune.towers.tokenizer import PAD_TOKEN, Tokens, micro_batches, tokenize, train_tokenizer, truncating
 
 
 @pytest.fixture
@@ -128,3 +129,16 @@ assert os.wait()[1] == 0
         [sys.executable, "-W", "ignore", "-c", script], env=environment, capture_output=True, text=True, timeout=120
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_micro_batches_hold_every_text_once_within_the_budget():
+    lengths = np.random.default_rng(0).integers(3, 40, 1000)
+    cuts = micro_batches(lengths, max_tokens=256)
+    assert sorted(np.concatenate(cuts).tolist()) == list(range(1000))
+    padded = [len(cut) * lengths[cut].max() for cut in cuts]
+    assert max(padded) <= 256
+    assert sum(padded) < 1.02 * lengths.sum()
+
+
+def test_a_text_longer_than_the_budget_stands_alone():
+    assert [cut.tolist() for cut in micro_batches(np.array([3, 50, 4, 60]), max_tokens=8)] == [[3], [1], [2, 0]]

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from littune.tuning.batches import Batches, micro_batches
+from littune.tuning.batches import Batches
 
 
 def _rows(num_images: int = 40, seed: int = 0):
@@ -97,16 +97,3 @@ def test_weights_decide_how_often_rows_are_visited(weight):
     assert all(visits[k, k] == 4 for k in range(20))
     assert sum(visits[k, k] for k in range(20, 30)) == 4 * round(10 * weight)
     assert all(4 * int(weight) <= visits[k, k] <= 4 * np.ceil(weight) for k in range(20, 30))
-
-
-def test_micro_batches_hold_every_text_once_within_the_budget():
-    lengths = np.random.default_rng(0).integers(3, 40, 1000)
-    cuts = micro_batches(lengths, max_tokens=256)
-    assert sorted(np.concatenate(cuts).tolist()) == list(range(1000))
-    padded = [len(cut) * lengths[cut].max() for cut in cuts]
-    assert max(padded) <= 256
-    assert sum(padded) < 1.02 * lengths.sum()
-
-
-def test_a_text_longer_than_the_budget_stands_alone():
-    assert [cut.tolist() for cut in micro_batches(np.array([3, 50, 4, 60]), max_tokens=8)] == [[3], [1], [2, 0]]

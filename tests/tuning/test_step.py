@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from littune.base.errors import LittuneError
 from littune.towers.text_sources import load_text_tower
-from littune.tuning.batches import micro_batches
+from littune.towers.tokenizer import micro_batches
 from littune.tuning.losses import softmax_loss
 from littune.tuning.optim import adamw, parameter_groups
 from littune.tuning.step import LockedTexts, Plan, TunedTexts, backward, contrastive_step

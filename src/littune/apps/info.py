@@ -1,10 +1,8 @@
 """Say what a path or a spec is: a run, a store, a tower, or pairs."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from littune.base.errors import InputError, LittuneError
-from littune.base.files import read_json
 from littune.model.lit import LiT, is_run
 from littune.pairs import open_pairs
 from littune.store.store import EmbeddingStore, is_store
@@ -55,8 +53,6 @@ def _run(path: Path) -> About:
 
 def _store(path: Path) -> About:
     store = EmbeddingStore.open(path, allow_foreign=True)
-    manifest = read_json(path / "manifest.json") if (path / "manifest.json").is_file() else {}
-    skipped = manifest.get("skipped")
     return {
         "kind": "store",
         "path": str(path),
@@ -64,10 +60,10 @@ def _store(path: Path) -> About:
         "rows": store.num_rows,
         "dimensions": store.dim,
         "complete": store.complete,
-        "skipped": len(skipped) if isinstance(skipped, list) else 0,
+        "skipped": len(store.manifest.skipped) if store.manifest else 0,
         "classes": len(store.classnames) if store.classnames else 0,
         "identity": store.identity.to_dict() if store.identity else None,
-        "provenance": _mapping(manifest.get("provenance")),
+        "provenance": dict(store.manifest.provenance) if store.manifest else {},
     }
 
 
@@ -119,7 +115,3 @@ def _pairs(spec: str) -> About:
         "classes": list(source.classnames or ()),
         "templates": list(source.templates or ()),
     }
-
-
-def _mapping(value: object) -> Mapping[str, object]:
-    return value if isinstance(value, dict) else {}

@@ -22,3 +22,8 @@ class MissingExtraError(LittuneError):
 
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(f"{what} needs an extra that is not installed: pip install 'littune[{extra}]'")
+
+
+def first_line(error: Exception) -> str:
+    """What a foreign library's error says, in one line; its kind where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float, Float16
 
-from littune.base.errors import InputError
+from littune.base.errors import InputError, first_line
 from littune.base.files import sha256_of_file, write_atomic
 from littune.store.manifest import Manifest, Shard
 
@@ -85,7 +85,7 @@ def check_shard(img_emb: Path, metadata: Path) -> tuple[int, int]:
     try:
         named = pq.read_metadata(metadata).num_rows
     except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{metadata} is missing or damaged ({_one_line(error)}); restore it or embed anew") from error
+        raise InputError(f"{metadata} is missing or damaged ({first_line(error)}); restore it or embed anew") from error
     if named != rows:
         raise InputError(f"{metadata} has {named} rows and {img_emb.name} has {rows}; restore them or embed anew")
     return rows, dim
@@ -116,7 +116,7 @@ def map_embeddings(path: Path) -> Float[np.ndarray, "n dim"]:
     try:
         embeddings: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path} is missing or damaged ({_one_line(error)}); restore it or embed anew") from error
+        raise InputError(f"{path} is missing or damaged ({first_line(error)}); restore it or embed anew") from error
     if embeddings.ndim != 2 or not np.issubdtype(embeddings.dtype, np.floating):
         shape = " × ".join(map(str, embeddings.shape))
         raise InputError(f"{path} holds {shape} of {embeddings.dtype}, not rows of floating-point embeddings")
@@ -171,7 +171,3 @@ def number_of(file: Path) -> int:
     """The number that a shard's file name ends in; -1 where it does not."""
     digits = file.stem.rpartition("_")[2]
     return int(digits) if digits.isdecimal() else -1
-
-
-def _one_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]

@@ -22,7 +22,7 @@ from transformers.models.auto.modeling_auto import (
 )
 from transformers.utils import cached_file
 
-from littune.base.errors import InputError
+from littune.base.errors import InputError, first_line
 from littune.base.files import read_json, write_json
 from littune.towers.hub import explained
 
@@ -113,7 +113,7 @@ class HFEncoder(nn.Module):
             with torch.no_grad():
                 self(ids, torch.ones_like(ids, dtype=torch.bool))
         except (IndexError, RuntimeError) as error:
-            raise InputError(f"{name} {fix} ({_first_line(error)})") from error
+            raise InputError(f"{name} {fix} ({first_line(error)})") from error
 
 
 def load_hf_tokenizer(name: str | Path) -> tuple[Tokenizer, int]:
@@ -173,7 +173,3 @@ def _model_class(config: PretrainedConfig, name: str) -> Any:
 def _without_pooler(model_class: Any) -> dict[str, bool]:
     takes_it = "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
     return {"add_pooling_layer": False} if takes_it else {}
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

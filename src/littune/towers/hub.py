@@ -6,7 +6,7 @@ from pathlib import Path
 
 from transformers.utils import logging
 
-from littune.base.errors import InputError, LittuneError
+from littune.base.errors import InputError, LittuneError, first_line
 
 
 @contextmanager
@@ -32,12 +32,11 @@ def explained(name: str) -> Iterator[None]:
 
 
 def _explanation(name: str, error: Exception) -> str:
-    first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
     folder = Path(name)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             return f"{name} has no config.json; name a folder that a transformers model was saved to"
-        return f"{name} cannot be loaded: {first_line}"
+        return f"{name} cannot be loaded: {first_line(error)}"
     if folder.is_absolute() or name.startswith(".") or name.count("/") > 1:
         return f"the folder {name} does not exist"
-    return f"{name} is no folder here, nor a model that can be downloaded now: {first_line}"
+    return f"{name} is no folder here, nor a model that can be downloaded now: {first_line(error)}"

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from littune.base.errors import InputError
+from littune.base.errors import InputError, first_line
 from littune.base.files import write_bytes
 from littune.towers.folding import folded
 from littune.towers.precision import usable_device, wants_bfloat16
@@ -230,7 +230,7 @@ class ImageTower:
             raise
         except Exception as error:
             raise InputError(
-                f"image tower {self.spec!r} does not run on images of shape {shape}: {_first_line(error)}"
+                f"image tower {self.spec!r} does not run on images of shape {shape}: {first_line(error)}"
             ) from error
 
     def _autocast(self) -> AbstractContextManager[object]:
@@ -287,7 +287,3 @@ def _digest_of_weights(trunk: Trunk) -> str:
 
 def _digest(values: Mapping[str, object]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from littune.base.errors import InputError
+from littune.base.errors import InputError, first_line
 from littune.towers.image import Classifier, Trunk, split_tokens
 from littune.towers.preprocess import Preprocess
 from littune.towers.specs import Spec
@@ -112,7 +112,7 @@ def _pretrained(spec: Spec) -> nn.Module:
         model: nn.Module = timm.create_model(spec.name, pretrained=True)
     except Exception as error:  # The hub's clients raise what they will.
         raise InputError(
-            f"image tower {spec.text!r}: no pre-trained weights ({_first_line(error)}); "
+            f"image tower {spec.text!r}: no pre-trained weights ({first_line(error)}); "
             f"download them where there is a network and write timm:{spec.name}@FILE"
         ) from error
     return model
@@ -125,7 +125,7 @@ def _from_checkpoint(spec: Spec, path: Path) -> nn.Module:
         return _from_npz(spec.name, path) if path.suffix == ".npz" else _from_state_dict(spec.name, path)
     except Exception as error:  # Of a file of unknown make; so do the readers of each kind.
         raise InputError(
-            f"image tower {spec.text!r}: {path} is no checkpoint of {spec.name} ({_first_line(error)})"
+            f"image tower {spec.text!r}: {path} is no checkpoint of {spec.name} ({first_line(error)})"
         ) from error
 
 
@@ -173,7 +173,3 @@ def _misfit(error: RuntimeError) -> str:
     """torch's list of misfits, shortened to its first."""
     lines = [line.strip() for line in str(error).splitlines()]
     return " ".join(lines[:2])[:200]
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

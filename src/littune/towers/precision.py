@@ -2,7 +2,7 @@
 
 import torch
 
-from littune.base.errors import InputError
+from littune.base.errors import InputError, first_line
 
 
 def usable_device(name: str | torch.device) -> torch.device:
@@ -14,8 +14,7 @@ def usable_device(name: str | torch.device) -> torch.device:
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"device {str(name)!r} cannot be used here: {reason}") from error
+        raise InputError(f"device {str(name)!r} cannot be used here: {first_line(error)}") from error
 
 
 def wants_bfloat16(device: str | torch.device, precision: str) -> bool:

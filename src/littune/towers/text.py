@@ -23,7 +23,7 @@ from littune.base.progress import track
 from littune.towers.hf_text import HFEncoder
 from littune.towers.precision import wants_bfloat16
 from littune.towers.tokenizer import Tokens as Tokens
-from littune.towers.tokenizer import tokenize, truncating
+from littune.towers.tokenizer import micro_batches, tokenize, truncating
 from littune.towers.transformer import Transformer
 
 POOLINGS = ("first", "mean", "last")
@@ -111,7 +111,7 @@ class TextTower(nn.Module):
         pooled = torch.empty(len(rows), self.dim)
         bar = nullcontext(_no_bar) if progress is None else track(progress, total=len(rows), unit="texts")
         with bar as advance, torch.autocast(device.type, torch.bfloat16, enabled=wants_bfloat16(device, precision)):
-            for cut in _micro_batches(tokens.lengths[rows], batch_tokens):
+            for cut in map(torch.from_numpy, micro_batches(tokens.lengths[rows].numpy(), batch_tokens)):
                 ids, mask = tokens.batch(rows[cut])
                 pooled[cut] = self(ids.to(device), mask.to(device)).cpu()
                 advance(len(cut))
@@ -231,16 +231,6 @@ def _distinct(tokens: Tokens) -> tuple[Int[Tensor, "d"], Int[Tensor, "n"]]:
             rows.append(row)
         places.append(number)
     return torch.tensor(rows, dtype=torch.int64), torch.tensor(places, dtype=torch.int64)
-
-
-def _micro_batches(lengths: Int[Tensor, "n"], batch_tokens: int) -> Iterator[Int[Tensor, "m"]]:
-    """Positions of texts of similar length, the longest first, so that what does not fit shows at once."""
-    order = lengths.argsort(descending=True, stable=True)
-    start = 0
-    while start < len(order):
-        stop = start + max(1, batch_tokens // int(lengths[order[start]]))
-        yield order[start:stop]
-        start = stop
 
 
 def _tensors(encoder: Encoder) -> dict[str, Tensor]:

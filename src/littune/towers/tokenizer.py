@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Bool, Int
 from tokenizers import Encoding, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -144,3 +146,24 @@ def _encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Encoding]:
         if broken is None:
             raise
         raise InputError(f"the text {broken!r} is no valid Unicode; mend it or leave it out") from error
+
+
+def micro_batches(lengths: npt.NDArray[np.integer], max_tokens: int) -> list[npt.NDArray[np.int64]]:
+    """Cut texts into micro-batches of similar length, the longest first, with almost no padding.
+
+    Args:
+        lengths: each text's number of tokens, int (n,).
+        max_tokens: tokens, padding included, that a micro-batch may hold; a longer text stands alone.
+
+    Returns:
+        For each micro-batch its texts' positions, int64 (m,); together every position once.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    cuts = []
+    start = 0
+    while start < len(order):
+        longest = max(1, int(lengths[order[start]]))
+        stop = start + max(1, max_tokens // longest)
+        cuts.append(order[start:stop])
+        start = stop
+    return cuts

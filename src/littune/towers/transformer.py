@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from littune.base.errors import InputError
+from littune.base.errors import InputError, first_line
 from littune.base.files import read_json, write_json
 
 
@@ -101,7 +101,7 @@ class Transformer(nn.Module):
             encoder = cls(Shape(**read_json(folder / "config.json")))  # type: ignore[arg-type]
             encoder.load_state_dict(load_file(folder / "model.safetensors"))
         except (TypeError, RuntimeError, OSError, SafetensorError) as error:
-            raise InputError(f"{folder} holds no whole text transformer: {_first_line(error)}") from error
+            raise InputError(f"{folder} holds no whole text transformer: {first_line(error)}") from error
         return encoder
 
 
@@ -147,7 +147,3 @@ class _Attention(nn.Module):
 
     def _heads(self, tokens: Float[Tensor, "n t dim"]) -> Float[Tensor, "n h t d"]:
         return tokens.view(*tokens.shape[:2], self.num_heads, -1).transpose(1, 2)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

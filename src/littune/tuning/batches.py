@@ -1,4 +1,4 @@
-"""Rows → global batches → length-sorted micro-batches.
+"""Rows → global batches.
 
 A row is one (image, text) pair of the training set. Rows are visited in an endless stream of epochs, each in
 an order of its own, and the stream is cut into batches of one size: the last batch of an epoch goes on into
@@ -99,27 +99,6 @@ class Batches:
         text_positions = np.searchsorted(texts, wanted)
         found = texts[np.minimum(text_positions, len(texts) - 1)] == wanted
         return np.stack([image_positions[found], text_positions[found]], axis=1)
-
-
-def micro_batches(lengths: npt.NDArray[np.integer], max_tokens: int) -> list[Indices]:
-    """Cut texts into micro-batches of similar length, the longest first, with almost no padding.
-
-    Args:
-        lengths: each text's number of tokens, int (n,).
-        max_tokens: tokens, padding included, that a micro-batch may hold; a longer text stands alone.
-
-    Returns:
-        For each micro-batch its texts' positions, int64 (m,); together every position once.
-    """
-    order = np.argsort(-lengths, kind="stable")
-    cuts: list[Indices] = []
-    start = 0
-    while start < len(order):
-        longest = max(1, int(lengths[order[start]]))
-        stop = start + max(1, max_tokens // longest)
-        cuts.append(order[start:stop])
-        start = stop
-    return cuts
 
 
 def _by_weight(weights: npt.NDArray[np.float64]) -> list[tuple[float, Indices]]:

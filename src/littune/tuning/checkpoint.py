@@ -60,8 +60,8 @@ def _is_free(out: Path) -> bool:
     if not out.is_dir():
         return False
     names = {entry.name for entry in out.iterdir() if not entry.name.startswith(".")}
-    ours = names <= {_CONFIG, _METRICS, "curves.png", "text_tower", "model.safetensors", "image_tower.safetensors"}
-    return ours and (_CONFIG not in names or "store" in read_toml(out / _CONFIG)) and (not names or _CONFIG in names)
+    ours = {_CONFIG, _METRICS, "curves.png", "text_tower", "model.safetensors", "image_tower.safetensors"}
+    return not names or (_CONFIG in names <= ours and "store" in read_toml(out / _CONFIG))
 
 
 def save_checkpoint(out: Path, *, step: int, model: nn.Module, optimizer: Optimizer) -> None:
@@ -114,7 +114,7 @@ class MetricsLog:
 
     def __init__(self, out: Path, *, step: int) -> None:
         path = out / _METRICS
-        kept = [record for record in read_metrics(out) if 0 <= _step(record) <= step] if step else []
+        kept = [record for record in read_metrics(out) if _step(record) <= step] if step else []
         lines = "".join(json.dumps(record) + "\n" for record in kept)
         write_atomic(path, lambda file: file.write(lines.encode()))
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed by __exit__)

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from littune.base.errors import LittuneError
 from littune.towers.text import TextTower, Tokens
-from littune.tuning.batches import Indices, micro_batches
+from littune.towers.tokenizer import micro_batches
+from littune.tuning.batches import Indices
 from littune.tuning.optim import apply_gradients
 
 # Of a batch's pooled text outputs (t, dim) to its loss.

@@ -144,38 +144,44 @@ def build_model(config: TrainConfig, corpus: Corpus) -> LiT:
     """The model before its first step, with what is locked locked.
 
     Raises:
-        InputError: the text tower does not go with the locking.
+        InputError: the text tower does not go with the locking, or the device is not there.
         MismatchError: the run to start from reads another image tower.
     """
-    device = usable_device(config.device)
-    if config.from_run:
-        model = LiT.load(config.from_run, device=config.device, precision=config.precision)
-        for store in corpus.stores:
-            model.check_store(store, allow_foreign=True)
-        if config.text and config.text != model.text.spec:
-            raise InputError(f"--from {config.from_run} brings {model.text.spec}; leave out --text {config.text}")
-        if config.max_tokens not in (None, model.text.max_tokens):
-            raise InputError(
-                f"--from {config.from_run} was trained with --max-tokens {model.text.max_tokens}; leave it out"
-            )
-        if config.temperature is not None or config.pooling != "auto":
-            raise InputError(f"--from {config.from_run} brings its temperature and pooling; leave them out")
-        if config.locking == "Lu" and not model.text.spec.startswith("scratch"):
-            raise InputError(f"--from {config.from_run} brings {model.text.spec}, which is pre-trained: --locking LU")
-        # Class directions alone say nothing of where images lie.
-        if config.center_on or any(store.kind != "prototypes" for store in corpus.stores):
-            model.center = corpus.image_center.to(device)
-            model.image = image_reference(corpus.stores)
-    else:
-        model = LiT(
-            text=_text_tower(config, corpus),
-            image=image_reference(corpus.stores),
-            center=corpus.image_center,
-            temperature=TEMPERATURE if config.temperature is None else config.temperature,
-        ).to(device)
-        model.precision = config.precision
+    model = _from_run(config, corpus) if config.from_run else _new_model(config, corpus)
     model.text.requires_grad_(config.locking != "LL")
     return model.eval()
+
+
+def _new_model(config: TrainConfig, corpus: Corpus) -> LiT:
+    model = LiT(
+        text=_text_tower(config, corpus),
+        image=image_reference(corpus.stores),
+        center=corpus.image_center,
+        temperature=TEMPERATURE if config.temperature is None else config.temperature,
+    ).to(usable_device(config.device))
+    model.precision = config.precision
+    return model
+
+
+def _from_run(config: TrainConfig, corpus: Corpus) -> LiT:
+    model = LiT.load(config.from_run, device=config.device, precision=config.precision)
+    for store in corpus.stores:
+        model.check_store(store, allow_foreign=True)
+    if config.text and config.text != model.text.spec:
+        raise InputError(f"--from {config.from_run} brings {model.text.spec}; leave out --text {config.text}")
+    if config.max_tokens not in (None, model.text.max_tokens):
+        raise InputError(
+            f"--from {config.from_run} was trained with --max-tokens {model.text.max_tokens}; leave it out"
+        )
+    if config.temperature is not None or config.pooling != "auto":
+        raise InputError(f"--from {config.from_run} brings its temperature and pooling; leave them out")
+    if config.locking == "Lu" and not model.text.spec.startswith("scratch"):
+        raise InputError(f"--from {config.from_run} brings {model.text.spec}, which is pre-trained: --locking LU")
+    # Class directions alone say nothing of where images lie.
+    if config.center_on or any(store.kind != "prototypes" for store in corpus.stores):
+        model.center = corpus.image_center.to(model.center.device)
+        model.image = image_reference(corpus.stores)
+    return model
 
 
 def _text_tower(config: TrainConfig, corpus: Corpus) -> TextTower:

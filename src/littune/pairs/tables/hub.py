@@ -11,7 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from littune.base.errors import InputError, MissingExtraError
+from littune.base.errors import InputError, MissingExtraError, first_line
 from littune.pairs.folders import file_names, fingerprint_of_files, folders_in
 from littune.pairs.rows import PartList, RowError
 from littune.pairs.tables.columns import Columns, image_column, text_columns
@@ -100,7 +100,7 @@ def _load(datasets: Any, spec: str, parsed: HubSpec) -> Any:
         return datasets.load_dataset(parsed.name, parsed.config, streaming=True)
     # The library, its file systems and the network fail with errors of a dozen kinds.
     except Exception as error:
-        raise InputError(f"{spec} cannot be loaded: {_first_line(error)}") from error
+        raise InputError(f"{spec} cannot be loaded: {first_line(error)}") from error
 
 
 def _one_split(spec: str, parsed: HubSpec, loaded: Any) -> tuple[str, Any]:
@@ -122,7 +122,7 @@ def _features(spec: str, data: Any) -> dict[str, Any]:
     try:
         first = next(iter(data), None)
     except Exception as error:
-        raise InputError(f"{spec} cannot be read: {_first_line(error)}") from error
+        raise InputError(f"{spec} cannot be read: {first_line(error)}") from error
     if first is None:
         raise InputError(f"{spec} is empty")
     return dict.fromkeys(first)
@@ -160,7 +160,7 @@ def _rows(data: Any, image: str, folder: Path) -> Iterator[tuple[str, Row]]:
             yield f"row {number}", row | {image: _relative(row[image], folder)}
     # Files, arrow and the network fail in their own ways, at any row of a streamed set.
     except Exception as error:
-        yield f"row {number + 1}", RowError(f"reading stopped here ({_first_line(error)}); what follows is lost")
+        yield f"row {number + 1}", RowError(f"reading stopped here ({first_line(error)}); what follows is lost")
 
 
 def _relative(cell: object, folder: Path) -> object:
@@ -169,10 +169,6 @@ def _relative(cell: object, folder: Path) -> object:
         path = Path(cell["path"])
         return str(path.relative_to(folder.absolute())) if path.is_relative_to(folder.absolute()) else cell
     return cell
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _num_rows(datasets: Any, split: str, data: Any) -> int | None:

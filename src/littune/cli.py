@@ -77,19 +77,25 @@ def embed(
     from littune.pairs import open_pairs
     from littune.store.embed import embed as embed_pairs
 
-    chosen = _split(texts)
-    source = open_pairs(pairs, texts=chosen, image_field=image_field or None)
-    embed_pairs(tower, source, out, batch_size=batch_size, workers=compute.workers, strict=strict, texts=chosen)
+    source = open_pairs(pairs, texts=_split(texts), image_field=image_field or None)
+    embed_pairs(tower, source, out, batch_size=batch_size, workers=compute.workers, strict=strict)
 
 
 @app.command
-def train(config: TrainConfig, *, json: Flag = False) -> None:
-    """Tune a text tower to read out the image tower of one or several stores.
+def train(config: TrainConfig, *, dry_run: Flag = False, json: Flag = False) -> None:
+    """Tune a text tower to read out an image tower, or both together; goes on where it stopped.
 
     Args:
         config: What the run is made of.
-        json: Print the final scores as JSON.
+        dry_run: Say what would be trained and what it would take and cost, and train nothing.
+        json: Print the final scores (or what --dry-run says) as JSON.
     """
+    if dry_run:
+        from littune.tuning.forecast import forecast
+
+        about = forecast(config)
+        _print(vars(about) if json else about.to_text(), json=json)
+        return
     from littune.apps.training import run_training
 
     result = run_training(config)

@@ -5,6 +5,7 @@ import pytest
 from littune.base.errors import InputError
 from littune.base.files import write_json
 from littune.pairs import LabelledImage, Pair, decode, iter_samples, open_pairs
+from tests.pairs.conftest import MakePicture, WriteTar
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -65,6 +66,24 @@ def test_folders_of_pairs_in_a_folder_are_pairs(tmp_path: Path) -> None:
     source = open_pairs(touch(tmp_path, "x/a.jpg", "x/a.txt", "y/b.jpg", "y/b.txt"))
     assert source.kind == "images with texts beside them"
     assert len(source.parts()) == 2
+
+
+def test_a_source_says_what_was_chosen(tmp_path: Path, picture: MakePicture, write_tar: WriteTar) -> None:
+    touch(tmp_path, "x/a.jpg", "x/a.txt")
+    write_tar(tmp_path / "0.tar", [("a.seg.png", picture()), ("a.png", picture()), ("a.json", b'{"alt": "b"}')])
+    (tmp_path / "t.csv").write_text("photo,alt\na.jpg,b\n")
+    chosen = [
+        open_pairs(tmp_path / "x", texts=["alt"]),
+        open_pairs(tmp_path / "0.tar", texts=["alt"], image_field="seg.png"),
+        open_pairs(tmp_path / "t.csv", texts=["alt"], image_field="photo"),
+        open_pairs(tmp_path / "x"),
+    ]
+    assert [(source.texts, source.image_field) for source in chosen] == [
+        (("alt",), None),
+        (("alt",), "seg.png"),
+        (("alt",), "photo"),
+        ((), None),
+    ]
 
 
 def test_a_folder_a_class_has_no_texts_to_choose(tmp_path: Path) -> None:

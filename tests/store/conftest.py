@@ -72,6 +72,8 @@ class ListSource:
     all_parts: list[ListPart]
     spec: str = "list"
     kind: str = "a list"
+    texts: tuple[str, ...] = ()
+    image_field: str | None = None
     classnames: tuple[str, ...] | None = None
     templates: tuple[str, ...] | None = None
     num_samples: int | None = None

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -43,9 +44,11 @@ def test_every_pair_becomes_a_row(tower: ImageTower, tmp_path: Path) -> None:
 
 
 def test_the_manifest_says_what_made_it(tower: ImageTower, tmp_path: Path) -> None:
-    store = embed(tower, source_of(3), tmp_path / "s", texts=("captions", "extra.de"))
+    source = replace(source_of(3), texts=("captions", "extra.de"), image_field="photo")
+    store = embed(tower, source, tmp_path / "s")
     assert store.manifest is not None
     assert store.manifest.settings.texts == ("captions", "extra.de")
+    assert store.manifest.settings.image_field == "photo"
     assert store.manifest.settings.pairs == "list"
     assert store.manifest.provenance["torch"] == torch.__version__.partition("+")[0]
     assert {"device", "precision", "timm", "transformers"} <= set(store.manifest.provenance)
@@ -147,6 +150,14 @@ def test_another_tower_is_a_mismatch(tower: ImageTower, tmp_path: Path) -> None:
     embed(tower, source_of(5), tmp_path / "s")
     with pytest.raises(MismatchError, match="other settings"):
         embed(make_tower(dim=7), source_of(5), tmp_path / "s")
+
+
+def test_another_choice_of_texts_or_images_is_a_mismatch(tower: ImageTower, tmp_path: Path) -> None:
+    embed(tower, replace(source_of(5), image_field="photo"), tmp_path / "s")
+    with pytest.raises(MismatchError, match="choice of images is photo, not the source's own"):
+        embed(tower, source_of(5), tmp_path / "s")
+    with pytest.raises(MismatchError, match="choice of texts is the source's own, not alt"):
+        embed(tower, replace(source_of(5), image_field="photo", texts=("alt",)), tmp_path / "s")
 
 
 def test_a_source_that_changed_is_a_mismatch(tower: ImageTower, tmp_path: Path) -> None:

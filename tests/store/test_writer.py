@@ -162,6 +162,7 @@ def test_what_float16_cannot_hold_is_an_error_that_names_the_row(tmp_path: Path,
         ({"kind": "prototypes"}, "its kind is images, not prototypes"),
         ({"pairs": "other.tar"}, "its source is list, not other.tar"),
         ({"texts": ("keywords", "name")}, "its choice of texts is the source's own, not keywords,name"),
+        ({"image_field": "photo"}, "its choice of images is the source's own, not photo"),
         ({"classnames": ("cat",)}, "its class names differ"),
         ({"templates": ("a {}",)}, "its templates differ"),
         (

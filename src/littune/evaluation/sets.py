@@ -58,7 +58,7 @@ def open_set(
         source = open_pairs(data)
         if texts and source.classnames is None:
             source = open_pairs(data, texts=texts)
-        store = _embedded(model, source, texts, batch_size=batch_size, workers=workers)
+        store = _embedded(model, source, batch_size=batch_size, workers=workers)
     if not store.complete:
         raise InputError(f"{store.path} is unfinished ({store.num_rows} rows so far); embed it to the end first")
     if not store.num_rows:
@@ -89,18 +89,18 @@ def _is_store(path: Path) -> bool:
     return has_manifest(path) or (path / "img_emb").is_dir()
 
 
-def _embedded(model: LiT, source: Source, texts: Sequence[str], *, batch_size: int, workers: int) -> EmbeddingStore:
+def _embedded(model: LiT, source: Source, *, batch_size: int, workers: int) -> EmbeddingStore:
     identity = model.image.identity
     if not identity.preprocess:
         # A model trained on class directions alone knows no preprocessing; the tower itself does.
         identity = model.image_tower.identity
-    folder = littune_cache() / "stores" / _digest(identity, source, texts)
+    folder = littune_cache() / "stores" / _digest(identity, source)
     if _is_store(folder) and (store := EmbeddingStore.open(folder)).complete:
         return store
-    return embed(model.image_tower, source, folder, batch_size=batch_size, workers=workers, texts=texts)
+    return embed(model.image_tower, source, folder, batch_size=batch_size, workers=workers)
 
 
-def _digest(identity: Identity, source: Source, texts: Sequence[str]) -> str:
+def _digest(identity: Identity, source: Source) -> str:
     parts = [[part.name, part.fingerprint()] for part in source.parts()]
-    about = [identity.to_dict(), source.spec, list(texts), source.classnames, source.templates, parts]
+    about = [identity.to_dict(), source.spec, source.texts, source.classnames, source.templates, parts]
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]

@@ -84,6 +84,16 @@ class Source(Protocol):
         ...
 
     @property
+    def texts(self) -> tuple[str, ...]:
+        """The fields that were chosen to supply the texts; empty for the source's own choice."""
+        ...
+
+    @property
+    def image_field(self) -> str | None:
+        """The column or suffix that was chosen to hold the image; None for the source's own choice."""
+        ...
+
+    @property
     def classnames(self) -> tuple[str, ...] | None:
         """The class names of a labelled set, in the order of its labels; None for pairs."""
         ...

@@ -99,6 +99,7 @@ def open_text_folders(spec: str, root: Path, texts: tuple[str, ...]) -> PartList
         spec=spec,
         kind="images with texts beside them",
         all_parts=parts,
+        texts=texts,
         count=lambda: sum(part.num_samples() for part in parts),
     )
 

@@ -23,6 +23,8 @@ class PartList:
     spec: str
     kind: str
     all_parts: tuple[Part, ...]
+    texts: tuple[str, ...] = ()
+    image_field: str | None = None
     classnames: tuple[str, ...] | None = None
     templates: tuple[str, ...] | None = None
     count: Callable[[], int | None]

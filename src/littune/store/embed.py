@@ -41,7 +41,6 @@ def embed(
     batch_size: int = 32,
     workers: int = 2,
     strict: bool = False,
-    texts: Sequence[str] = (),
 ) -> EmbeddingStore:
     """Embed every image of ``pairs`` into a store at ``out``; an unfinished store of equal settings goes on.
 
@@ -55,7 +54,6 @@ def embed(
         batch_size: images that the tower takes at once.
         workers: threads that decode.
         strict: make the first bad sample an error.
-        texts: the choice of text fields that ``pairs`` was opened with, which is recorded with the store.
 
     Raises:
         InputError: ``out`` holds something else, there is not one usable image, or ``strict`` met a bad sample.
@@ -69,7 +67,8 @@ def embed(
     settings = Settings(
         kind="images",
         pairs=pairs.spec,
-        texts=tuple(texts),
+        texts=pairs.texts,
+        image_field=pairs.image_field,
         tower=tower.spec,
         identity=tower.identity,
         classnames=pairs.classnames,

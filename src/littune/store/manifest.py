@@ -63,6 +63,8 @@ class Settings:
     """The spec of the pairs or labelled images; for prototypes, where the class texts come from."""
     texts: tuple[str, ...]
     """The fields that were chosen to supply the texts; empty for the source's own choice."""
+    image_field: str | None = None
+    """The column or suffix that was chosen to hold the image; None for the source's own choice."""
     tower: str
     """The spec of the image tower."""
     identity: Identity
@@ -76,7 +78,8 @@ class Settings:
             for what, mine, other in (
                 ("kind", self.kind, asked.kind),
                 ("source", self.pairs, asked.pairs),
-                ("choice of texts", _listed(self.texts), _listed(asked.texts)),
+                ("choice of texts", _chosen(*self.texts), _chosen(*asked.texts)),
+                ("choice of images", _chosen(self.image_field), _chosen(asked.image_field)),
             )
             if mine != other
         ]
@@ -128,6 +131,7 @@ class Manifest:
                 "dtype": "float16",
                 "pairs": settings.pairs,
                 "texts": list(settings.texts),
+                "image_field": settings.image_field,
                 "tower": settings.tower,
                 "identity": settings.identity.to_dict(),
                 "provenance": dict(self.provenance),
@@ -166,6 +170,7 @@ class Manifest:
             kind=raw["kind"],
             pairs=raw["pairs"],
             texts=tuple(raw["texts"]),
+            image_field=raw.get("image_field"),
             tower=raw["tower"],
             identity=Identity.from_dict(raw["identity"]),
             classnames=_as_tuple(raw["classnames"]),
@@ -189,5 +194,5 @@ def _as_tuple(names: list[str] | None) -> tuple[str, ...] | None:
     return None if names is None else tuple(names)
 
 
-def _listed(names: tuple[str, ...]) -> str:
-    return ",".join(names) or "the source's own"
+def _chosen(*names: str | None) -> str:
+    return ",".join(filter(None, names)) or "the source's own"

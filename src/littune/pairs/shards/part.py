@@ -134,6 +134,8 @@ def open_shards(
         spec=spec,
         kind=f"{kind}, labelled" if is_labelled else kind,
         all_parts=parts,
+        texts=texts,
+        image_field=image_field,
         classnames=classnames,
         templates=files.templates if is_labelled else None,
         count=lambda: _count(paths),

@@ -79,6 +79,8 @@ def open_hub(spec: str, *, texts: tuple[str, ...], image_field: str | None) -> P
         spec=spec,
         kind="Hugging Face data set" + (", labelled" if columns.label else ""),
         all_parts=(part,),
+        texts=texts,
+        image_field=image_field,
         classnames=columns.classnames if columns.label else None,
         count=lambda: part.num_images,
     )

@@ -137,6 +137,8 @@ def open_tables(spec: str, paths: Sequence[Path], *, texts: tuple[str, ...], ima
         spec=spec,
         kind=f"{suffix.upper()} table",
         all_parts=parts,
+        texts=texts,
+        image_field=image_field,
         count=lambda: _count(parts, sum(path.stat().st_size for path in paths)),
     )
 

@@ -1,86 +1,97 @@
-"""Parameter groups, AdamW, schedules and clipping (paper, App. C and D).
-
-As in big_vision, weight decay is decoupled and on kernels only: the matrices of linear layers and
-convolutions, not biases, norms, embedding tables or the temperature. Its size is on torch's scale, which
-multiplies it by the learning rate: the paper's 1e-4 at a learning rate of 1e-3 is 0.1 here.
-"""
+"""Optimisers, schedules and clipping (paper, App. C and D)."""
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import Literal, TypedDict
+from collections.abc import Iterable
+from typing import Literal, assert_never
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from littune.base.errors import LittuneError
+from littune.tuning.adafactor import Adafactor
+from littune.tuning.groups import ParameterGroup
 
-Schedule = Literal["cosine", "constant"]
+Schedule = Literal["cosine", "constant", "rsqrt"]
 
-_LAYERS_WITH_KERNELS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.MultiheadAttention)
+# The paper's Adam, whose weight decay is decoupled, is AdamW; "adam" has no decay.
+OptimizerName = Literal["adamw", "adam", "adafactor"]
 
-
-class ParameterGroup(TypedDict):
-    """Parameters that share a weight decay and a factor on the learning rate."""
-
-    params: list[nn.Parameter]
-    weight_decay: float
-    lr_factor: float
+_BETAS = (0.9, 0.999)
 
 
-def parameter_groups(
-    model: nn.Module, *, weight_decay: float, lr_factors: Mapping[nn.Module, float] | None = None
-) -> list[ParameterGroup]:
-    """The parameters of ``model`` that are to be trained, grouped; locked ones (no gradient) are left out.
-
-    Args:
-        model: any module.
-        weight_decay: decay of the kernels, on torch's scale; everything else has none.
-        lr_factors: parts of ``model`` and the factor on their learning rate; the rest has 1.
-    """
-    kernels = {id(kernel) for kernel in _kernels(model)}
-    factors = {id(p): factor for part, factor in (lr_factors or {}).items() for p in part.parameters()}
-    groups: dict[tuple[float, float], ParameterGroup] = {}
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            decay = weight_decay if id(parameter) in kernels else 0.0
-            factor = factors.get(id(parameter), 1.0)
-            group = ParameterGroup(params=[], weight_decay=decay, lr_factor=factor)
-            groups.setdefault((decay, factor), group)["params"].append(parameter)
-    return list(groups.values())
+def make_optimizer(name: OptimizerName, groups: Iterable[ParameterGroup], *, lr: float) -> torch.optim.Optimizer:
+    """An optimiser over ``groups``; set each step's learning rate with ``set_learning_rate``."""
+    options = [dict(group) for group in groups]
+    match name:
+        case "adamw":
+            return torch.optim.AdamW(options, lr=lr, betas=_BETAS, fused=True)
+        case "adam":
+            assert not any(group["weight_decay"] for group in options), "decay that is not decoupled is not offered"
+            return torch.optim.Adam(options, lr=lr, betas=_BETAS, fused=True)
+        case "adafactor":
+            return Adafactor(options, lr=lr)
+    assert_never(name)
 
 
-def adamw(
-    groups: Iterable[ParameterGroup], *, lr: float, betas: tuple[float, float] = (0.9, 0.999)
-) -> torch.optim.AdamW:
-    """AdamW over ``groups``; set each step's learning rate with ``set_learning_rate``."""
-    return torch.optim.AdamW([dict(group) for group in groups], lr=lr, betas=betas, fused=True)
-
-
-def schedule(step: int, *, total: int, warmup: int, kind: Schedule = "cosine") -> float:
+def schedule(step: int, *, total: int, warmup: int, kind: Schedule = "cosine", start: int = 0) -> float:
     """The factor on the learning rate in step ``step`` of ``total``, counted from 0.
 
-    It rises linearly over ``warmup`` steps to 1 (the first step is not lost: it has 1 / warmup), then falls as
-    half a cosine to 0 at ``total``, or stays.
+    It is 0 before step ``start`` and rises linearly over the next ``warmup`` steps to 1 (the first of them is not
+    lost: it has 1 / warmup). Then it falls as half a cosine to 0 at ``total``, or stays, or falls with one over the
+    square root of the steps: in step ``start + n`` it is sqrt(warmup / n), whose time scale is the warm-up.
     """
-    if step < warmup:
-        return (step + 1) / warmup
-    if kind == "constant":
-        return 1.0
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+    done = step - start
+    if done < 0:
+        return 0.0
+    if done < warmup:
+        return (done + 1) / warmup
+    after = done - warmup
+    match kind:
+        case "cosine":
+            return 0.5 * (1 + math.cos(math.pi * after / max(1, total - start - warmup)))
+        case "constant":
+            return 1.0
+        case "rsqrt":
+            return 1 / math.sqrt(1 + after / max(1, warmup))
+    assert_never(kind)
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Give every group the learning rate ``lr`` times its own factor."""
+def set_learning_rate(
+    optimizer: torch.optim.Optimizer, *, lr: float, step: int, total: int, warmup: int, kind: Schedule = "cosine"
+) -> float:
+    """Give every group its learning rate for ``step``: ``lr`` by its own factor, on a schedule from its own start.
+
+    Args:
+        optimizer: over groups of ``parameter_groups``.
+        lr: peak learning rate.
+        step: the step to come, from 0.
+        total: steps in all.
+        warmup: steps of warming up.
+        kind: what follows the warm-up.
+
+    Returns:
+        The learning rate of what has factor 1 and starts at once.
+    """
     for group in optimizer.param_groups:
-        group["lr"] = lr * group["lr_factor"]
+        start = min(round(group["start"] * total), total - 1)
+        factor = schedule(step, total=total, warmup=warmup, kind=kind, start=start)
+        group["lr"] = lr * group["lr_factor"] * factor
+    return lr * schedule(step, total=total, warmup=warmup, kind=kind)
 
 
 def apply_gradients(optimizer: torch.optim.Optimizer, *, max_norm: float) -> float:
     """Clip the gradients' global norm at ``max_norm``, take the optimiser's step, and return the norm before clipping.
 
+    A group whose learning rate is 0 is still locked: its gradients are dropped, so that they neither count in the
+    norm nor leave a trace in the optimiser's state.
+
     Raises:
         LittuneError: the norm is not finite; no weight has been touched.
     """
+    for group in optimizer.param_groups:
+        if group["lr"] == 0:
+            for parameter in group["params"]:
+                parameter.grad = None
     parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     norm = nn.utils.get_total_norm([p.grad for p in parameters])
     value = float(norm)
@@ -90,9 +101,3 @@ def apply_gradients(optimizer: torch.optim.Optimizer, *, max_norm: float) -> flo
         nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
     optimizer.step()
     return value
-
-
-def _kernels(model: nn.Module) -> Iterable[Tensor]:
-    for module in model.modules():
-        if isinstance(module, _LAYERS_WITH_KERNELS):
-            yield from (p for p in module.parameters(recurse=False) if p.ndim >= 2)

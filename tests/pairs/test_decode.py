@@ -9,8 +9,9 @@ import pytest
 from PIL import Image, ImageOps, features
 
 from littune.base.errors import LittuneError
+from littune.pairs import Slice
 from littune.pairs import decode as module_function
-from littune.pairs.decode import MAX_IMAGE_BYTES, DecodeError, decode, read_encoded
+from littune.pairs.decode import MAX_IMAGE_BYTES, DecodeError, check_header, decode, read_encoded
 
 
 def encode(image: Image.Image, form: str, **options: object) -> bytes:
@@ -198,6 +199,34 @@ def test_damage_never_raises_anything_but_decode_errors(noise: Image.Image) -> N
                 decode(damaged.tobytes())
             except DecodeError as error:
                 assert "\n" not in str(error)
+
+
+def test_a_header_is_refused_as_decoding_refuses_it(noise: Image.Image) -> None:
+    for data in (bomb(10_000), b"<html>not found</html>", encode(noise, "JPEG")[:20], encode(noise, "PNG")[:20]):
+        with pytest.raises(DecodeError) as of_header:
+            check_header(data)
+        with pytest.raises(DecodeError) as of_picture:
+            decode(data)
+        assert str(of_header.value) == str(of_picture.value)
+
+
+def test_of_a_picture_cut_short_the_header_is_good(noise: Image.Image) -> None:
+    for form in ("PNG", "JPEG", "GIF", "BMP"):
+        check_header(encode(noise.resize((120, 90)), form)[:-500])
+
+
+def test_a_slice_of_a_file_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "many"
+    path.write_bytes(b"0123456789")
+    assert read_encoded(Slice(path=path, offset=3, size=4)) == b"3456"
+    with pytest.raises(DecodeError, match="the image at byte 8 of .*many is cut off: the file has changed"):
+        read_encoded(Slice(path=path, offset=8, size=3))
+    with pytest.raises(DecodeError, match="empty"):
+        read_encoded(Slice(path=path, offset=3, size=0))
+    with pytest.raises(DecodeError, match="256 MB, over the limit"):
+        read_encoded(Slice(path=path, offset=0, size=MAX_IMAGE_BYTES + 1))
+    with pytest.raises(DecodeError, match="cannot be read: No such file"):
+        read_encoded(Slice(path=tmp_path / "none", offset=0, size=1))
 
 
 def test_unreadable_files_are_refused(tmp_path: Path) -> None:

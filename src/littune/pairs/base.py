@@ -12,6 +12,15 @@ from typing import Protocol, runtime_checkable
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Slice:
+    """So many bytes of a file, from an offset on."""
+
+    path: Path
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Sample:
     """One image as it lies in its source, still encoded.
 
@@ -19,12 +28,15 @@ class Sample:
         key: what names the row within its part.
         source: the name of the part that it came from.
         image: the encoded picture, or the path of the file that holds it.
+        place: where an encoded picture lies on disk, to be read again out of turn; None where it does not lie there in
+            one piece. It makes no difference to whether two samples are equal.
         fields: everything else that the source says of the row; values are JSON values.
     """
 
     key: str
     source: str
     image: bytes | Path
+    place: Slice | None = field(default=None, compare=False)
     fields: Mapping[str, object] = field(default_factory=dict)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from littune.base.errors import InputError
-from littune.pairs import BadSample, LabelledImage, Pair, iter_samples, open_pairs
+from littune.pairs import BadSample, LabelledImage, Pair, iter_samples, open_pairs, read_encoded
 from littune.pairs.shards import part as part_module
 
 
@@ -36,6 +36,14 @@ def test_pairs_as_img2dataset_writes_them(shard_of) -> None:
         Pair(key="b", source="0.tar", image=b"B", fields={"caption": "grün"}, texts=("grün",)),
         Pair(key="c", source="0.tar", image=b"C", fields={"caption": "three"}, texts=("three",)),
     ]
+
+
+def test_a_picture_can_be_read_again_from_its_place(tmp_path: Path, shard_of) -> None:
+    _, rows = shard_of([("a.txt", b"t"), ("a.jpg", b"AA"), ("b.json", b'{"caption": "t"}'), ("b.png", b"B" * 600)])
+    for row, size in zip(rows, (2, 600), strict=True):
+        assert isinstance(row, Pair) and row.place is not None
+        assert (row.place.path, row.place.size) == (tmp_path / "0.tar", size)
+        assert read_encoded(row.place) == row.image
 
 
 def test_texts_can_be_chosen(shard_of) -> None:

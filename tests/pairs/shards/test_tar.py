@@ -34,6 +34,7 @@ def test_members_that_share_a_key_are_a_group(shard: Path) -> None:
         key="a",
         suffixes=["jpg", "txt", "json"],
         images={"jpg": b"image" * 200},
+        image_offset=512,
         data={"txt": b"a", "json": b"{}"},
     )
     assert count_groups(shard) == 3
@@ -48,6 +49,22 @@ def test_names_are_cut_at_their_first_dot(tmp_path: Path, write_tar) -> None:
         ("plain", [""]),
     ]
     assert groups[0].images == {"jpg": b"i"}
+
+
+def test_the_picture_of_a_group_lies_where_it_says(shard: Path) -> None:
+    whole = shard.read_bytes()
+    for group in tar_groups(shard):
+        assert group.image_offset is not None
+        assert whole[group.image_offset : group.image_offset + 1000] == group.images["jpg"]
+
+
+def test_a_sparse_picture_does_not_lie_in_one_piece(tmp_path: Path) -> None:
+    header = tarfile.TarInfo("a.jpg")
+    header.size, header.pax_headers = 3, {"GNU.sparse.map": "0,3", "GNU.sparse.size": "5"}
+    with tarfile.open(tmp_path / "0.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        tar.addfile(header, io.BytesIO(b"abc"))
+    (group,) = tar_groups(tmp_path / "0.tar")
+    assert (group.images, group.image_offset) == ({"jpg": b"abc\0\0"}, None)
 
 
 def test_only_what_is_wanted_is_read(shard: Path) -> None:

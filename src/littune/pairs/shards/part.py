@@ -13,7 +13,7 @@ from pathlib import Path
 
 from littune.base.errors import InputError
 from littune.base.files import fingerprint_of_file, read_json
-from littune.pairs.base import BadSample, LabelledImage, Pair, Sample
+from littune.pairs.base import BadSample, LabelledImage, Pair, Sample, Slice
 from littune.pairs.decode import IMAGE_SUFFIXES
 from littune.pairs.rows import KeySet, PartList, RowError, relative_names, sample_or_bad
 from littune.pairs.shards.tar import TEXT_SUFFIXES, Group, count_groups, tar_groups
@@ -78,16 +78,19 @@ class TarPart:
         if not group.images:
             raise RowError(f"it has no image, only {_named(group.suffixes)}")
         image = next(iter(group.images.values()))
+        place = self._place(group, len(image))
         fields = parse_object(group.data["json"], "its .json") if "json" in group.data else {}
         if self.num_classes is not None:
             label = _label(group, self.num_classes)
-            return LabelledImage(key=group.key, source=self.name, image=image, fields=fields, label=label)
+            return LabelledImage(key=group.key, source=self.name, image=image, place=place, fields=fields, label=label)
         fields |= self._caption(group)
         if not fields:
             raise RowError("it has no text: its .txt or .json is missing")
-        return Pair(
-            key=group.key, source=self.name, image=image, fields=fields, texts=caption_texts(fields, self.texts)
-        )
+        texts = caption_texts(fields, self.texts)
+        return Pair(key=group.key, source=self.name, image=image, place=place, fields=fields, texts=texts)
+
+    def _place(self, group: Group, size: int) -> Slice | None:
+        return None if group.image_offset is None else Slice(path=self.path, offset=group.image_offset, size=size)
 
     def _caption(self, group: Group) -> dict[str, object]:
         """What the ``.txt`` adds to the fields."""

@@ -27,6 +27,7 @@ class Group:
         key: what their names share.
         suffixes: the suffix of each of them, in order.
         images: suffix → encoded picture; where several were not told apart by ``wanted``, only the first.
+        image_offset: where in the tar that picture begins; None where it does not lie there in one piece.
         data: suffix → contents of the text, JSON and label members.
         problem: why the group cannot be used, or "".
     """
@@ -34,6 +35,7 @@ class Group:
     key: str
     suffixes: list[str] = field(default_factory=list)
     images: dict[str, bytes] = field(default_factory=dict)
+    image_offset: int | None = None
     data: dict[str, bytes] = field(default_factory=dict)
     problem: str = ""
 
@@ -110,8 +112,11 @@ def _take(group: Group, suffix: str, member: tarfile.TarInfo, tar: tarfile.TarFi
         group.problem = f"its .{suffix} is {member.size >> 20} MB, over the limit of {limit >> 20} MB"
     elif group.images and not is_text:
         group.problem = f"it has several images (.{', .'.join(group.images)}, .{suffix}): say which with --image-field"
+    elif is_text:
+        group.data[suffix] = _contents(tar, member)
     else:
-        (group.data if is_text else group.images)[suffix] = _contents(tar, member)
+        group.images[suffix] = _contents(tar, member)
+        group.image_offset = None if member.issparse() else member.offset_data
 
 
 def _contents(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

@@ -20,6 +20,8 @@ from littune.base.errors import InputError
 _FITS = ("short", "stretch")
 _FILTERS = {name.lower(): Image.Resampling[name] for name in ("NEAREST", "BILINEAR", "BICUBIC", "LANCZOS")}
 Channels = tuple[float, float, float]
+# Left, upper, right, lower, in a picture's own pixels, not necessarily whole ones.
+Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,10 +54,13 @@ class Preprocess:
 
     def __call__(self, picture: Image.Image) -> UInt8[Tensor, "3 size size"]:
         """The picture's pixels as the tower sees them, not yet scaled; they lie in memory as in the picture (h w 3)."""
+        return self.cut(picture, self._box(picture.width, picture.height))
+
+    def cut(self, picture: Image.Image, box: Box) -> UInt8[Tensor, "3 size size"]:
+        """The pixels of a box of the picture, resized to the tower's square; they lie in memory as (h w 3)."""
         if picture.mode != "RGB":
             picture = picture.convert("RGB")
         shape = (self.size, self.size)
-        box = self._box(picture.width, picture.height)
         cropped = picture.resize(shape, _FILTERS[self.interpolation], box=box)
         return torch.from_numpy(np.array(cropped)).permute(2, 0, 1)
 
@@ -83,8 +88,8 @@ class Preprocess:
             raise InputError(f"preprocessing with the keys {sorted(values)} is not littune's")
         return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
 
-    def _box(self, width: int, height: int) -> tuple[float, float, float, float]:
-        """The part of the picture that is seen, in its own pixels: left, upper, right, lower."""
+    def _box(self, width: int, height: int) -> Box:
+        """The part of the picture that is seen."""
         wide, high = self._resized(width, height)
         # Whole pixels of the resized picture, rounded as torchvision rounds them.
         left, upper = round((wide - self.size) / 2), round((high - self.size) / 2)

@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 
 from littune.base.errors import InputError, MismatchError
 from littune.towers import ImageTower, load_image_tower
+from littune.towers.image_trained import TrainedImageTower
 
 
 def pixels(tower: ImageTower) -> torch.Tensor:
@@ -69,5 +70,75 @@ def test_options_reach_the_tower(tmp_path: Path) -> None:
 def test_unknown_kinds_are_one_clear_line() -> None:
     with pytest.raises(InputError, match="image tower 'tim:resnet18' is of an unknown kind 'tim'; did you mean 'timm'"):
         load_image_tower("tim:resnet18")
-    with pytest.raises(InputError, match="image tower 'resnet18' does not say what kind it is; .*hf, package, timm"):
+    with pytest.raises(InputError, match="image tower 'resnet18' does not say what .*hf, package, run, timm"):
         load_image_tower("resnet18")
+
+
+def test_a_run_brings_the_image_tower_that_it_carries(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    trained = TrainedImageTower(load_image_tower(timm_spec(tmp_path), precision="float32"), from_scratch=False)
+    with torch.no_grad():
+        for parameter in trained.parameters():
+            parameter.mul_(1.1)
+    locked = trained.locked()
+    locked.save_weights(run / "image_tower.safetensors")
+    tower = load_image_tower(f"run:{run}", precision="float32")
+    assert tower.spec == f"run:{run}" and tower.identity == locked.identity and tower.preprocess == locked.preprocess
+    assert torch.equal(tower.encode(pixels(tower)), locked.encode(pixels(tower)))
+    # A run on its embeddings may bundle it in its turn.
+    tower.save_weights(tmp_path / "next" / "image_tower.safetensors")
+    for again in (
+        load_image_tower(tower.spec, weights=tmp_path / "next" / "image_tower.safetensors"),
+        load_image_tower(f"run:{tmp_path / 'next'}"),
+    ):
+        assert again.identity == locked.identity
+
+
+def test_a_runs_tower_pools_as_it_was_trained(tmp_path: Path) -> None:
+    load_image_tower(timm_spec(tmp_path), pooling="mean").save_weights(tmp_path / "image_tower.safetensors")
+    assert load_image_tower(f"run:{tmp_path}", pooling="mean").pooling == "mean"
+    with pytest.raises(MismatchError, match=r"a run that pools with mean, not own; write --pooling mean"):
+        load_image_tower(f"run:{tmp_path}")
+
+
+def test_a_run_without_an_image_tower_is_one_clear_line(tmp_path: Path) -> None:
+    for name in (str(tmp_path), str(tmp_path / "nowhere")):
+        with pytest.raises(InputError, match=r"no image_tower.safetensors is in .*--locking U… or u…\) or.*--bundle"):
+            load_image_tower(f"run:{name}")
+
+
+@pytest.mark.parametrize("kind", ["timm", "ViTModel", "package"])
+def test_from_scratch_the_seed_draws_the_weights_of_the_architecture(kind: str, tmp_path: Path) -> None:
+    if kind == "package":
+        spec = "package:efficientnet-lite0"
+    else:
+        spec = "timm:test_resnet" if kind == "timm" else hf_spec(tmp_path, kind)
+
+    def draw(seed: int) -> ImageTower:
+        torch.manual_seed(seed)
+        return load_image_tower(spec, from_scratch=True, precision="float32")
+
+    first, again, other = draw(0), draw(0), draw(1)
+    assert first.identity == again.identity and first.identity.weights != other.identity.weights
+    assert first.spec == spec and first.classifier is None
+    first.save_weights(tmp_path / "image_tower.safetensors")
+    bundled = load_image_tower(f"run:{tmp_path}", precision="float32")
+    assert bundled.identity == first.identity
+    assert torch.equal(bundled.encode(pixels(first)), first.encode(pixels(first)))
+
+
+def test_from_scratch_is_the_architecture_that_would_be_loaded(tmp_path: Path) -> None:
+    spec = hf_spec(tmp_path, "ViTModel")
+    drawn, loaded = load_image_tower(spec, from_scratch=True), load_image_tower(spec)
+    assert drawn.preprocess == loaded.preprocess and drawn.dim == loaded.dim
+    shapes = [{name: value.shape for name, value in t.module.state_dict().items()} for t in (drawn, loaded)]
+    assert shapes[0] == shapes[1] and drawn.identity.weights != loaded.identity.weights
+
+
+def test_from_scratch_takes_no_weights(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="'timm' takes no '@.*c.pth'"):
+        load_image_tower(timm_spec(tmp_path), from_scratch=True)
+    with pytest.raises(InputError, match="image tower from scratch 'run:x' is of an unknown kind 'run'"):
+        load_image_tower("run:x", from_scratch=True)
+    with pytest.raises(InputError, match="timm has no model 'resnet81'"):
+        load_image_tower("timm:resnet81", from_scratch=True)

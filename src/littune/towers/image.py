@@ -25,7 +25,7 @@ from littune.towers.precision import usable_device, wants_bfloat16
 from littune.towers.preprocess import Preprocess as Preprocess
 
 POOLINGS = ("own", "cls", "mean", "cls+mean")
-BUNDLE_FORMAT = "littune-image-tower"
+BUNDLE_FORMAT, BUNDLE_VERSION = "littune-image-tower", "2"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,13 +108,17 @@ class Trunk(nn.Module, ABC):
         """The classifier, where it is one direction a class on ``own``."""
         return None
 
+    def drop_head(self) -> None:
+        """Take the layers of ``head`` out of the model, and out of the recipe."""
+
 
 class ImageTower:
     """A locked image model: pictures in, embeddings out.
 
     Attributes:
         spec: the name it was loaded by.
-        module: the model, locked.
+        trunk: the model, locked, and where its outputs are found.
+        module: the model itself.
         preprocess: from a picture to ``encode``'s pixels.
         pooling: "own", "cls", "mean" or "cls+mean".
         dim: the dimensions of an embedding.
@@ -131,9 +135,9 @@ class ImageTower:
         self.module = trunk.model
         self.preprocess = preprocess
         self.pooling = pooling
-        self._trunk = trunk.eval().requires_grad_(False)
+        self.trunk = trunk.eval().requires_grad_(False)
         # What runs; folding and channels-last give the same embeddings to rounding, sooner.
-        self._runner = folded(self._trunk, self._try_out)
+        self._runner = folded(self.trunk, self._try_out)
         self.dim = self._try_out(self._runner).shape[1]
         self.identity = Identity(
             weights=_digest_of_weights(trunk), pooling=pooling, dim=self.dim, preprocess=_digest(preprocess.to_dict())
@@ -187,7 +191,7 @@ class ImageTower:
         """Embed a batch of pictures that ``preprocess`` prepared; float32, on the CPU, not of unit length."""
         images = self.preprocess.normalize(pixels.to(self.device, non_blocking=True))
         with torch.no_grad(), self._autocast():
-            embeddings = self._pool(self._runner, images.to(memory_format=torch.channels_last))
+            embeddings = pooled(self._runner, images.to(memory_format=torch.channels_last), self.pooling, self.spec)
         return embeddings.float().cpu()
 
     def save_weights(self, path: Path) -> None:
@@ -196,28 +200,18 @@ class ImageTower:
         Raises:
             InputError: the tower was made from a module, which littune cannot build again.
         """
-        if self._trunk.recipe is None:
+        if self.trunk.recipe is None:
             raise InputError(f"image tower {self.spec!r} was made from a module; its weights cannot be bundled")
         about = {
             "format": BUNDLE_FORMAT,
-            "version": "1",
+            "version": BUNDLE_VERSION,
             "spec": self.spec,
-            "recipe": json.dumps(self._trunk.recipe),
+            "pooling": self.pooling,
+            "recipe": json.dumps(self.trunk.recipe),
             "preprocess": json.dumps(self.preprocess.to_dict()),
         }
         tensors = {name: value.cpu().contiguous() for name, value in self.module.state_dict().items()}
         write_bytes(path, safetensors.torch.save(tensors, metadata=about))
-
-    def _pool(self, trunk: Trunk, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
-        if self.pooling == "own":
-            return trunk.own(images)
-        token, places = trunk.tokens(images)
-        mean = places.float().mean(dim=1)
-        if self.pooling == "mean":
-            return mean
-        if token is None:
-            raise InputError(f"image tower {self.spec!r} has no class token; pool with own or mean")
-        return token.float() if self.pooling == "cls" else torch.cat([token.float(), mean], dim=1)
 
     def _try_out(self, trunk: Trunk) -> Float[Tensor, "1 d"]:
         """Embed a picture of noise, in float32."""
@@ -225,7 +219,7 @@ class ImageTower:
         noise = torch.randint(256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
         try:
             with torch.no_grad():
-                return self._pool(trunk, self.preprocess.normalize(noise.to(_device_of(trunk))))
+                return pooled(trunk, self.preprocess.normalize(noise.to(_device_of(trunk))), self.pooling, self.spec)
         except InputError:
             raise
         except Exception as error:
@@ -258,6 +252,23 @@ class _ModuleTrunk(Trunk):
             wanted = "(n, d)" if ranks == (2,) else "(n, t, d) or (n, d, h, w)"
             raise ValueError(f"pooling {pooling} needs an output of shape {wanted}, the module gives {shape}")
         return output
+
+
+def pooled(trunk: Trunk, images: Float[Tensor, "n 3 h w"], pooling: str, spec: str) -> Float[Tensor, "n d"]:
+    """The output of ``trunk`` as ``pooling`` makes it.
+
+    Raises:
+        InputError: the tower, which is named ``spec``, has no class token to pool by.
+    """
+    if pooling == "own":
+        return trunk.own(images)
+    token, places = trunk.tokens(images)
+    mean = places.float().mean(dim=1)
+    if pooling == "mean":
+        return mean
+    if token is None:
+        raise InputError(f"image tower {spec!r} has no class token; pool with own or mean")
+    return token.float() if pooling == "cls" else torch.cat([token.float(), mean], dim=1)
 
 
 def split_tokens(

@@ -86,6 +86,23 @@ def load_hf(spec: Spec) -> tuple[Trunk, Preprocess]:
     return HFTrunk(model.float(), kind, has_pooler=has_pooler), preprocess_of(processor.to_dict(), spec.text)
 
 
+def draw_hf(spec: Spec) -> tuple[Trunk, Preprocess]:
+    """The architecture of ``hf:NAME_OR_DIR`` with weights drawn anew; only its configurations are read.
+
+    Raises:
+        InputError: there is no such folder or model, it is no vision model that littune knows, or its image processor
+            does what littune's preprocessing cannot.
+    """
+    without_checkpoint(spec, what="image tower")
+    with explained(spec.name):
+        kind = AutoConfig.from_pretrained(spec.name).model_type
+        model_class = _model_class(kind, spec)
+        # Of a dual model's configuration, the vision tower's class takes its own part.
+        model = model_class(model_class.config_class.from_pretrained(spec.name))
+        processor = AutoImageProcessor.from_pretrained(spec.name)
+    return HFTrunk(model.float(), kind, has_pooler=True), preprocess_of(processor.to_dict(), spec.text)
+
+
 def build_hf(recipe: Mapping[str, Any]) -> Trunk:
     """The trunk of a recipe, its weights drawn."""
     kind = _KINDS[recipe["model"]]

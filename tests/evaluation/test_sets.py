@@ -85,7 +85,7 @@ def test_a_model_that_saw_no_picture_takes_the_towers_preprocessing(model: Color
     tower = model.image_tower
     identity = type(tower.identity).from_dict(tower.identity.to_dict() | {"preprocess": ""})
     prototypes_only = ColorReader(tower)
-    prototypes_only.image = type(model.image)(spec=tower.spec, pooling=tower.pooling, identity=identity)
+    prototypes_only.reference = type(model.reference)(spec=tower.spec, pooling=tower.pooling, identity=identity)
     assert open_set(prototypes_only, str(pair_folder)).path == open_set(model, str(pair_folder)).path
 
 

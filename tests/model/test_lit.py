@@ -22,7 +22,7 @@ def model() -> LiT:
     tower = make_tower()
     model = LiT(
         text=load_text_tower("scratch:Ti", max_tokens=8, texts=TEXTS),
-        image=ImageReference(spec=tower.spec, pooling="own", identity=tower.identity),
+        reference=ImageReference(spec=tower.spec, pooling="own", identity=tower.identity),
         center=torch.full((3,), 0.25),
     )
     model.precision = "float32"
@@ -55,7 +55,7 @@ def test_images_come_as_paths_bytes_or_pictures(model: LiT, tmp_path: Path) -> N
 def test_texts_are_heads_of_pooled_outputs(model: LiT) -> None:
     rows = model.encode_text(TEXTS)
     with torch.no_grad():
-        expected = model.head(model.text(*model.text.tokenize(TEXTS).batch(torch.arange(3))))
+        expected = model.text_head(model.text(*model.text.tokenize(TEXTS).batch(torch.arange(3))))
     np.testing.assert_allclose(rows, torch.nn.functional.normalize(expected).numpy(), atol=1e-5)
     assert (model.encode_text(TEXTS[0]) == model.encode_text(TEXTS)[:1]).all() or np.allclose(
         model.encode_text(TEXTS[0]), rows[:1], atol=1e-6

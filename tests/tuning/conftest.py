@@ -1,11 +1,14 @@
 """Small stores of drawn embeddings, each row with a direction of its own, and a tiny text tower in a folder."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
+from PIL import Image
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from littune.store.manifest import Settings
@@ -77,3 +80,29 @@ def tiny_text(tmp_path_factory: pytest.TempPathFactory) -> str:
     BertModel(config).save_pretrained(folder)
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>").save_pretrained(folder)
     return f"hf:{folder}"
+
+
+NUM_PICTURES = 12
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of small pictures, each of a colour of its own, with two texts in a JSON beside it."""
+    folder = tmp_path_factory.mktemp("pictures")
+    random = np.random.default_rng(0)
+    for number in range(NUM_PICTURES):
+        color = random.integers(0, 256, 3)
+        noise = random.integers(-20, 21, (40, 48, 3))
+        pixels = np.clip(color + noise, 0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number:02}.png")
+        (folder / f"{number:02}.json").write_text(json.dumps({"captions": captions(number)}))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_image(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The spec of a tiny ViT with drawn weights."""
+    path = tmp_path_factory.mktemp("tiny-vit") / "vit.pth"
+    torch.manual_seed(0)
+    torch.save(timm.create_model("test_vit", num_classes=0).state_dict(), path)
+    return f"timm:test_vit@{path}"

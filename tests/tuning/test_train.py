@@ -1,17 +1,24 @@
 """Training: what is locked stays, a killed run goes on exactly, the same seed gives the same numbers."""
 
+import os
+import shutil
+import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from littune.base.distributed import ALONE
 from littune.base.errors import InputError, LittuneError, MismatchError
-from littune.config import StoreChoice, TrainConfig
+from littune.config import TrainConfig
 from littune.model.lit import LiT
+from littune.towers.text import TextTower
 from littune.tuning import train as train_module
 from littune.tuning.checkpoint import read_metrics
-from littune.tuning.corpus import load_corpus
+from littune.tuning.setup import set_up
+from littune.tuning.step import DivergedError
 from littune.tuning.train import fit
 from tests.tuning.conftest import MakeStore
 
@@ -55,7 +62,7 @@ def test_a_run_holds_what_is_needed_and_loads(config: TrainConfig) -> None:
 
 
 def test_locked_weights_are_untouched_and_unlocked_ones_move(config: TrainConfig, tmp_path: Path) -> None:
-    untrained = train_module.build_model(config, load_corpus([StoreChoice.parse(config.store[0])]))
+    untrained = set_up(config, ALONE).model
     before = {f"text.{n}": p.clone() for n, p in untrained.text.encoder.core.state_dict().items()}
     for locking, same in (("LL", True), ("LU", False)):
         fit(changed(config, locking=locking, out=tmp_path / locking))
@@ -69,7 +76,9 @@ def test_the_same_seed_gives_the_same_numbers_and_another_others(config: TrainCo
         fit(changed(config, out=tmp_path / name, seed=seed))
     assert_same(weights(tmp_path / "one"), weights(tmp_path / "two"))
     assert (tmp_path / "one" / "metrics.jsonl").read_text() == (tmp_path / "two" / "metrics.jsonl").read_text()
-    assert not torch.equal(weights(tmp_path / "one")["head.weight"], weights(tmp_path / "other")["head.weight"])
+    assert not torch.equal(
+        weights(tmp_path / "one")["text_head.weight"], weights(tmp_path / "other")["text_head.weight"]
+    )
 
 
 @pytest.mark.parametrize("at", [2, 7, 12])
@@ -126,7 +135,7 @@ def test_from_goes_on_from_another_run_s_weights(config: TrainConfig, tmp_path: 
     begun = changed(config, text="", from_run=str(config.out), out=tmp_path / "next", lr=1e-12, epochs=1)
     fit(begun)
     before, after = weights(config.out), weights(tmp_path / "next")
-    torch.testing.assert_close(after["head.weight"], before["head.weight"], rtol=0, atol=1e-6)
+    torch.testing.assert_close(after["text_head.weight"], before["text_head.weight"], rtol=0, atol=1e-6)
     for refused in ({"text": "package:minilm"}, {"temperature": 5.0}, {"max_tokens": 7}, {"locking": "Lu"}):
         with pytest.raises(InputError, match="--from "):
             fit(changed(begun, out=tmp_path / "other", **refused))
@@ -139,7 +148,7 @@ def test_what_diverges_stops_before_a_weight_is_spoilt(config: TrainConfig) -> N
 
 
 def test_scratch_goes_with_lu_small_u_only(config: TrainConfig, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="--locking Lu needs --text scratch"):
+    with pytest.raises(InputError, match="it needs --text scratch"):
         fit(changed(config, locking="Lu"))
     with pytest.raises(InputError, match="--locking Lu goes with --text scratch"):
         fit(changed(config, text="scratch:Ti", out=tmp_path / "two"))
@@ -159,6 +168,77 @@ def test_a_locked_tower_runs_once_for_all_runs_on_the_same_texts(
     config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fit(changed(config, locking="LL", out=tmp_path / "one"))
-    monkeypatch.setattr(train_module.TextTower, "embed", None)
+    monkeypatch.setattr(TextTower, "embed", None)
     fit(changed(config, locking="LL", out=tmp_path / "two"))
     assert_same(weights(tmp_path / "one"), weights(tmp_path / "two"))
+
+
+def test_ctrl_c_saves_the_last_whole_step_and_the_run_goes_on(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit(changed(config, out=tmp_path / "whole"))
+    step = train_module.contrastive_step
+
+    def interrupted(*args: object, **named: object) -> object:
+        if named["step"] == 6:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(*args, **named)
+
+    monkeypatch.setattr(train_module, "contrastive_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fit(config)
+    assert "stopped after step 7 of 15, which is saved: the same command goes on" in capsys.readouterr().err
+    monkeypatch.setattr(train_module, "contrastive_step", step)
+    fit(config)
+    assert_same(weights(config.out), weights(tmp_path / "whole"))
+    assert (config.out / "metrics.jsonl").read_text() == (tmp_path / "whole" / "metrics.jsonl").read_text()
+
+
+def test_the_best_weights_are_what_a_run_ends_with_where_that_is_asked_for(config: TrainConfig, tmp_path: Path) -> None:
+    scores = iter([0.1, 0.9, 0.2, 0.3])
+    best = changed(config, select="best", val=("unused",), out=tmp_path / "best")
+    fit(best, probe=lambda model: {"val/text_to_image/recall@1": next(scores)})
+    # Its schedule ends later, but the weights after the first epoch's 5 steps are those of a run that is cut there.
+    seen: list[torch.Tensor] = []
+    fit(config, probe=lambda model: seen.append(model.text_head.weight.detach().clone()) or {})
+    assert torch.equal(weights(tmp_path / "best")["text_head.weight"], seen[1])
+
+
+def test_a_changed_store_is_noticed(
+    config: TrainConfig, make_store: MakeStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(train_module, "CHECKPOINT_SECONDS", -1.0)
+    step = train_module.contrastive_step
+
+    def killed(*args: object, **named: object) -> object:
+        if named["step"] == 3:
+            raise Killed
+        return step(*args, **named)
+
+    monkeypatch.setattr(train_module, "contrastive_step", killed)
+    with pytest.raises(Killed):
+        fit(config)
+    shutil.rmtree(config.store[0])
+    make_store("a", seed=5)
+    with pytest.raises(MismatchError, match="was begun on other data"):
+        fit(config)
+
+
+def test_what_diverges_names_the_step_and_the_rows(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def error(*args: object, **named: object) -> object:
+        raise DivergedError("the loss is nan", [np.array([2]), np.array([], np.int64)])
+
+    monkeypatch.setattr(train_module, "contrastive_step", error)
+    with pytest.raises(LittuneError, match=r"^step 1: the loss is nan: .*\(1 of its images and texts .*: \d+ in .*a\)"):
+        fit(config)
+
+
+def test_each_optimiser_schedule_and_loss_learns(config: TrainConfig, tmp_path: Path) -> None:
+    for name, settings in {
+        "adafactor": {"optimizer": "adafactor", "schedule": "rsqrt", "captions": "one"},
+        "adam": {"optimizer": "adam", "schedule": "constant", "loss": "sigmoid", "captions": "all"},
+        "late": {"lr_rules": ("text.*:0.1:0.5",)},
+    }.items():
+        fit(changed(config, out=tmp_path / name, epochs=6, lr=5e-3, **settings))
+        losses = [float(str(record["loss"])) for record in read_metrics(tmp_path / name) if "loss" in record]
+        assert np.mean(losses[-3:]) < 0.97 * np.mean(losses[:3]), name

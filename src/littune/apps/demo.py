@@ -256,7 +256,7 @@ def _score_row(task: str, ranks: np.ndarray, num_answers: int) -> ScoreRow:
 def _facts(model: LiT, taught: EmbeddingStore, left_out: EmbeddingStore) -> Mapping[str, str]:
     num_texts = len({text for texts in taught.texts() for text in texts})
     return {
-        "image tower": f"{model.image.spec}, locked, {model.dim} numbers an image",
+        "image tower": f"{model.reference.spec}, locked, {model.dim} numbers an image",
         "text tower": f"{model.text.spec}, locked, with a linear head that was trained",
         "trained on": f"{taught.num_rows:,} class directions and {num_texts:,} distinct texts, no image",
         "left out": f"{left_out.num_rows:,} classes, drawn at random",

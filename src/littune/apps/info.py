@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from littune.base.errors import InputError, LittuneError
-from littune.model.lit import LiT, is_run
+from littune.model.lit import LiT
+from littune.model.run_files import is_run
 from littune.pairs import open_pairs
 from littune.store.store import EmbeddingStore, is_store
 from littune.towers.image_sources import load_image_tower
@@ -40,14 +41,14 @@ def _run(path: Path) -> About:
     return {
         "kind": "run",
         "path": str(path),
-        "image tower": model.image.spec,
+        "image tower": model.reference.spec,
         "text tower": model.text.spec,
         "max tokens": model.text.max_tokens,
         "dimensions": model.dim,
         "logit scale": round(model.logit_scale, 3),
-        "identity": model.image.identity.to_dict(),
+        "identity": model.reference.identity.to_dict(),
         "settings": str(path / "config.toml"),
-        "carries the image tower": model.image.weights is not None,
+        "carries the image tower": model.reference.weights is not None,
     }
 
 

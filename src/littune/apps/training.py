@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from littune.base.distributed import launched
 from littune.config import TrainConfig
 from littune.evaluation.evaluate import Evaluation, evaluate
 from littune.model.lit import LiT
@@ -13,11 +14,11 @@ from littune.tuning.train import Probe, fit
 Stores = str | Path | EmbeddingStore
 
 
-def train(store: Stores | Sequence[Stores], *, out: str | Path, **settings: Any) -> LiT:
-    """Tune a text tower to read out the image tower of one or several stores, and return the model.
+def train(store: Stores | Sequence[Stores] = (), *, out: str | Path, **settings: Any) -> LiT:
+    """Tune a text tower to read out an image tower, or both together, and return the model.
 
     Args:
-        store: one or several stores, or what ``--store`` takes: ``PATH[:WEIGHT[:FIELD,…]]``.
+        store: one or several stores, or what ``--store`` takes: ``PATH[:WEIGHT[:FIELD,…]]``; none with ``pairs``.
         out: the run folder.
         settings: the other settings of ``TrainConfig``, such as ``text``, ``locking``, ``batch_size``, ``epochs``.
 
@@ -32,9 +33,9 @@ def train(store: Stores | Sequence[Stores], *, out: str | Path, **settings: Any)
 
 
 def run_training(config: TrainConfig) -> Evaluation | None:
-    """Train, and score the outcome on the sets in ``config.val``, if there are any."""
+    """Train, and score the outcome on the sets in ``config.val``, if there are any; of several processes, one does."""
     model = fit(config, probe=make_probe(config.val))
-    return evaluate(model, config.val) if config.val else None
+    return evaluate(model, config.val) if config.val and launched().is_first else None
 
 
 def make_probe(val: Sequence[str]) -> Probe | None:

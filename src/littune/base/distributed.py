@@ -4,9 +4,11 @@ Without ``torchrun`` there is one rank, and every function here is the identity:
 """
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 from torch import Tensor, distributed
@@ -71,6 +73,18 @@ def launched() -> Ranks:
     return Ranks(rank=int(os.environ.get("RANK", "0")), size=int(os.environ.get("WORLD_SIZE", "1")))
 
 
+def launch_name() -> str:
+    """What the processes of one launch have in common, and no other launch has that runs at the same time."""
+    marks = [os.environ.get(name, "") for name in ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT")]
+    on_one_machine = os.environ.get("LOCAL_WORLD_SIZE") == os.environ.get("WORLD_SIZE")
+    return " ".join([*marks, socket.gethostname()] if on_one_machine else marks)
+
+
+def own_device(device: str) -> str:
+    """Where this rank's tower runs: of "cuda", the GPU that ``torchrun`` meant for it."""
+    return f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" and launched().size > 1 else device
+
+
 @contextmanager
 def joined(device: str) -> Iterator[Ranks]:
     """Be one of the ranks while the block runs.
@@ -85,7 +99,8 @@ def joined(device: str) -> Iterator[Ranks]:
     on_gpu = torch.device(device).type == "cuda"
     if on_gpu:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    distributed.init_process_group("nccl" if on_gpu else "gloo")
+    # The first rank alone scores the model, and the others wait for it.
+    distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=timedelta(days=1))
     try:
         yield ranks
     finally:

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 from littune.base.errors import InputError, LittuneError
 
@@ -27,15 +27,14 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(aside, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        raise _as_littune_error(error, path) from error
+        with explained_os_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(aside, "wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(path)
+            _sync_folder(path.parent)
     finally:
         with suppress(OSError):
             aside.unlink()
@@ -92,23 +91,74 @@ def littune_cache() -> Path:
 
 
 @contextmanager
-def folder_lock(folder: Path) -> Iterator[None]:
-    """Hold ``folder`` (made if needed) for this process alone; the system lets go if the process dies.
+def folder_lock(folder: Path, group: str = "") -> Iterator[None]:
+    """Hold ``folder`` (made if needed) for this process or its group; the system lets go if the process dies.
+
+    Args:
+        folder: what is held.
+        group: a name that the processes have in common which hold the folder together; empty to hold it alone.
 
     Raises:
-        LittuneError: another process holds it.
+        LittuneError: another process or group holds it.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = open(folder / ".lock", "w")  # noqa: SIM115 (closed below)
-    except OSError as error:
-        raise _as_littune_error(error, folder) from error
-    with file:
+    with _lock_file(folder, ".lock") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if group:
+                _hold_together(file, folder, group)
+            else:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise LittuneError(f"{folder} is in use by another littune process; wait for it or stop it") from error
         yield
+
+
+@contextmanager
+def commit_lock(folder: Path) -> Iterator[None]:
+    """Wait until no other of the processes that hold ``folder`` is changing what it records, and keep them off."""
+    with _lock_file(folder, ".commit.lock") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def explained_os_errors(path: Path) -> Iterator[None]:
+    """Say of an error of the system's in words that ``path`` cannot be written, and why.
+
+    Raises:
+        LittuneError: the block raised an ``OSError``.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise _as_littune_error(error, path) from error
+
+
+@contextmanager
+def _lock_file(folder: Path, name: str) -> Iterator[TextIO]:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(folder / name, "a+")  # noqa: SIM115 (closed below)
+    except OSError as error:
+        raise _as_littune_error(error, folder) from error
+    with file:
+        yield file
+
+
+def _hold_together(file: TextIO, folder: Path, group: str) -> None:
+    """Share the lock with processes of the same group; the first of them writes its name into the file."""
+    with commit_lock(folder):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            file.seek(0)
+            if file.read() != group:
+                raise
+            return
+        file.truncate(0)
+        file.write(group)
+        file.flush()
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 
 def _sync_folder(folder: Path) -> None:

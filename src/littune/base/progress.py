@@ -34,13 +34,14 @@ def log(message: str) -> None:
 
 
 @contextmanager
-def track(what: str, *, total: int | None, unit: str) -> Iterator[Advance]:
+def track(what: str, *, total: int | None, unit: str, quiet: bool = False) -> Iterator[Advance]:
     """Show a bar with count, rate and time left on stderr while the block runs.
 
     Args:
         what: the bar's title, such as "embedding".
         total: how many units there are, or None where that is not known.
         unit: the unit's plural, such as "images".
+        quiet: show nothing, as another process does.
     """
     columns = (
         TextColumn("{task.description}"),
@@ -51,7 +52,7 @@ def track(what: str, *, total: int | None, unit: str) -> Iterator[Advance]:
         TextColumn("{task.fields[remark]}"),
     )
     console = Console(stderr=True, emoji=False)
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as progress:
         task = progress.add_task(what, total=total, remark="")
 
         def advance(count: int = 1, remark: str = "") -> None:

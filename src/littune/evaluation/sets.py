@@ -90,7 +90,7 @@ def _is_store(path: Path) -> bool:
 
 
 def _embedded(model: LiT, source: Source, *, batch_size: int, workers: int) -> EmbeddingStore:
-    identity = model.image.identity
+    identity = model.reference.identity
     if not identity.preprocess:
         # A model trained on class directions alone knows no preprocessing; the tower itself does.
         identity = model.image_tower.identity

@@ -1,11 +1,11 @@
-"""LiT: a locked image tower and a text tower that share a space (Zhai et al. 2021, section 3).
+"""LiT: an image tower and a text tower that share a space (Zhai et al. 2021, section 3).
 
-    image:  unit(tower(pixels) - center)          the locked tower's own space, no image head (App. C, D)
-    text:   unit(head(tower(tokens)))             a linear head onto that space
-    logits: exp(log_temperature) * image . text
+    image:  unit(image_head(tower(pixels) - center))    by default no image head: the tower's own space (App. C, D)
+    text:   unit(text_head(tower(tokens)))              by default a linear head onto that space
+    logits: exp(log_temperature) * image . text + bias  a bias with the sigmoid loss alone
 
-The image tower is known by its spec and identity and is loaded only when pixels are to be encoded:
-training, and scoring or searching a store, never need it.
+A locked image tower is known by its spec and identity and is loaded only when pixels are to be encoded: training,
+and scoring or searching a store, never need it. One that is trained is a part of the model.
 """
 
 import math
@@ -18,25 +18,26 @@ import numpy.typing as npt
 import torch
 from jaxtyping import Float
 from PIL import Image
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from littune.base.errors import InputError, MismatchError
-from littune.base.files import read_json, write_bytes, write_json
+from littune.base.files import write_bytes, write_json
 from littune.model.prompts import DEFAULT_TEMPLATES
+from littune.model.reference import ImageReference as ImageReference
+from littune.model.run_files import FORMAT, VERSION, Heads, image_reference, read_about, read_tensors, shape_of
 from littune.model.zero_shot import zero_shot_classifier
 from littune.pairs.decode import DecodeError, decode, to_rgb
 from littune.store.store import EmbeddingStore
-from littune.towers.image import Identity, ImageTower
-from littune.towers.image_sources import load_image_tower
+from littune.towers.image import ImageTower
+from littune.towers.image_trained import TrainedImageTower
 from littune.towers.precision import usable_device
 from littune.towers.text import TextTower
 
 Picture = str | Path | bytes | Image.Image
 Array = npt.NDArray[np.float32]
 
-_FORMAT = "littune-run"
-_VERSION = 1
+EPSILON = 1e-8
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,64 +48,54 @@ class Score:
     score: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class ImageReference:
-    """The image tower that a model reads out: how to load it, and what it must then be."""
-
-    spec: str
-    pooling: str
-    identity: Identity
-    weights: Path | None = None
-    """The tower's own weights, where the run carries them (``--bundle``)."""
-
-    def load(self, *, device: str, precision: str) -> ImageTower:
-        """Load the tower that the spec names."""
-        return load_image_tower(
-            self.spec, pooling=self.pooling, weights=self.weights, device=device, precision=precision
-        )
-
-    def check(self, identity: Identity, what: str) -> None:
-        """Check that ``what`` (a tower or store) has this tower's identity.
-
-        Raises:
-            MismatchError: it has not; the message says in what they differ.
-        """
-        differences = self.identity.differences(identity)
-        if differences:
-            raise MismatchError(
-                f"{what} is not of the image tower {self.spec} that the run reads out: {'; '.join(differences)}"
-            )
-
-
 class LiT(nn.Module):
-    """A text tower tuned to read out a locked image tower.
+    """A text tower tuned to read out an image tower.
 
     Args:
         text: the text tower.
-        image: which image tower the embeddings come from.
-        center: what is subtracted from an image's embedding, float32 (dim,).
+        reference: which image tower the embeddings come from.
+        center: what is subtracted from an image's embedding, float32 (image_dim,).
         temperature: the initial factor on the cosines.
+        bias: the initial bias on the logits, of the sigmoid loss; None for none.
+        heads: which towers end in a linear head, "text", "image", "both" or "none" (section 3.3, App. C).
+        out_dim: with both heads, the dimensions of the shared space; by default the image tower's.
+
+    Attributes:
+        image: the image tower where it is trained, else None: it is only referred to.
+
+    Raises:
+        InputError: without heads, the towers' dimensions differ.
     """
 
     center: Tensor
 
     def __init__(
-        self, *, text: TextTower, image: ImageReference, center: Float[Tensor, " dim"], temperature: float = 10.0
+        self,
+        *,
+        text: TextTower,
+        reference: ImageReference,
+        center: Float[Tensor, " image_dim"],
+        temperature: float = 10.0,
+        bias: float | None = None,
+        heads: Heads = "text",
+        out_dim: int | None = None,
     ) -> None:
         super().__init__()
+        image_dim = center.shape[0]
+        self.dim = {"text": image_dim, "image": text.dim, "both": out_dim or image_dim, "none": image_dim}[heads]
+        if heads == "none" and text.dim != image_dim:
+            raise InputError(f"without heads the towers must agree: {image_dim}-d images, {text.dim}-d texts")
         self.text = text
-        self.image = image
-        self.head = nn.Linear(text.dim, center.shape[0])
+        self.reference = reference
+        self.image: TrainedImageTower | None = None
+        self.text_head = nn.Linear(text.dim, self.dim) if heads in ("text", "both") else None
+        self.image_head = nn.Linear(image_dim, self.dim) if heads in ("image", "both") else None
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
+        self.bias = None if bias is None else nn.Parameter(torch.tensor(float(bias)))
         self.register_buffer("center", center.float())
         self.precision = "auto"
         self._image_tower: ImageTower | None = None
         self._remembered: dict[str, Tensor] | None = None
-
-    @property
-    def dim(self) -> int:
-        """The number of dimensions of the shared space."""
-        return int(self.center.shape[0])
 
     @property
     def logit_scale(self) -> float:
@@ -119,14 +110,21 @@ class LiT(nn.Module):
             MismatchError: it is not the tower that the model was trained on.
         """
         if self._image_tower is None:
-            self.image_tower = self.image.load(device=str(self.center.device), precision=self.precision)
+            self.image_tower = self.reference.load(device=str(self.center.device), precision=self.precision)
         assert self._image_tower is not None
         return self._image_tower
 
     @image_tower.setter
     def image_tower(self, tower: ImageTower) -> None:
-        self.image.check(tower.identity, tower.spec)
+        self.reference.check(tower.identity, tower.spec)
         self._image_tower = tower
+
+    def lock_image(self) -> None:
+        """Make ``image_tower`` what a trained image tower is now; nothing is to do for one that is locked anyway."""
+        if self.image is not None:
+            tower = self.image.locked().to(self.center.device, self.precision)
+            self.reference = ImageReference(spec=tower.spec, pooling=tower.pooling, identity=tower.identity)
+            self._image_tower = tower
 
     def check_store(self, store: EmbeddingStore, *, allow_foreign: bool = False) -> None:
         """Check that the embeddings of ``store`` are those of the model's image tower.
@@ -138,20 +136,42 @@ class LiT(nn.Module):
         Raises:
             MismatchError: they are not, or they may not be.
         """
-        if store.dim != self.dim:
-            raise MismatchError(f"{store.path} holds {store.dim}-d embeddings, the run reads {self.dim}-d ones")
+        if store.dim != len(self.center):
+            raise MismatchError(f"{store.path} holds {store.dim}-d embeddings, the run reads {len(self.center)}-d ones")
         if store.identity is not None:
-            self.image.check(store.identity, str(store.path))
+            self.reference.check(store.identity, str(store.path))
         elif not allow_foreign:
             raise MismatchError(f"{store.path} does not say which image tower it is of; --allow-foreign admits it")
 
-    def project_images(self, embeddings: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
+    def project_images(self, embeddings: Float[Tensor, "n image_dim"]) -> Float[Tensor, "n dim"]:
         """An image tower's raw embeddings → unit rows in the shared space, float32."""
-        return normalize(embeddings.float() - self.center)
+        return self.project_centered(embeddings.float() - self.center)
+
+    def project_centered(self, embeddings: Float[Tensor, "n image_dim"]) -> Float[Tensor, "n dim"]:
+        """Embeddings from which a centre is subtracted already → unit rows in the shared space."""
+        return normalize(embeddings if self.image_head is None else self.image_head(embeddings))
 
     def project_texts(self, pooled: Float[Tensor, "n text_dim"]) -> Float[Tensor, "n dim"]:
         """A text tower's pooled outputs → unit rows in the shared space, float32."""
-        return normalize(self.head(pooled.float()))
+        return normalize(self._under_head(pooled.float()))
+
+    def factors(
+        self, embeddings: Float[Tensor, "i image_dim"], pooled: Float[Tensor, "t text_dim"]
+    ) -> tuple[Float[Tensor, "i d"], Float[Tensor, "t d"]]:
+        """Rows whose products are the cosines of centred images with texts, of as few dimensions as that takes.
+
+        With a head on a small text tower alone, image . (W text + b) is (image W, image . b) . (text, 1): the
+        head is folded into the images, and the loss's products are text_dim + 1 wide instead of dim.
+        """
+        if self.image_head is not None or self.text_head is None or 2 * (self.text.dim + 1) > self.dim:
+            return self.project_centered(embeddings), self.project_texts(pooled)
+        folded = torch.cat([self.text_head.weight, self.text_head.bias[:, None]], dim=1)
+        lengths = self._under_head(pooled).norm(dim=1, keepdim=True) + EPSILON
+        texts = torch.cat([pooled, torch.ones_like(lengths)], dim=1) / lengths
+        return normalize(embeddings) @ folded, texts
+
+    def _under_head(self, pooled: Float[Tensor, "n text_dim"]) -> Float[Tensor, "n dim"]:
+        return pooled if self.text_head is None else self.text_head(pooled)
 
     @torch.no_grad()
     def encode_image(self, images: Picture | Iterable[Picture], *, batch_size: int = 32) -> Array:
@@ -217,22 +237,25 @@ class LiT(nn.Module):
 
         Args:
             path: the run folder.
-            bundle: copy the image tower's weights too, so that the run needs nothing else.
+            bundle: copy the image tower's weights too, so that the run needs nothing else; always so where it was
+                trained.
         """
         self.text.save(path / "text_tower")
-        tensors = {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("text.")}
+        self.lock_image()
+        bundle = bundle or self.image is not None
+        tensors = {name: value for name, value in self.state_dict().items() if not name.startswith(("text.", "image."))}
         write_bytes(path / "model.safetensors", save({name: value.contiguous() for name, value in tensors.items()}))
         if bundle:
             self.image_tower.save_weights(path / "image_tower.safetensors")
         write_json(
             path / "model.json",
             {
-                "format": _FORMAT,
-                "version": _VERSION,
+                "format": FORMAT,
+                "version": VERSION,
                 "image": {
-                    "spec": self.image.spec,
-                    "pooling": self.image.pooling,
-                    "identity": self.image.identity.to_dict(),
+                    "spec": self.reference.spec,
+                    "pooling": self.reference.pooling,
+                    "identity": self.reference.identity.to_dict(),
                     "bundled": bundle,
                 },
                 "dim": self.dim,
@@ -247,12 +270,10 @@ class LiT(nn.Module):
             InputError: ``path`` is no finished run, or its files are damaged.
         """
         path = Path(path)
-        about = _read_about(path)
-        image = _image_reference(about, path)
-        tensors = _read_tensors(path / "model.safetensors")
-        if tensors.keys() != {"center", "log_temperature", "head.weight", "head.bias"}:
-            raise InputError(f"{path / 'model.safetensors'} holds {sorted(tensors)}: not the weights of a littune run")
-        model = cls(text=TextTower.load(path / "text_tower"), image=image, center=tensors["center"])
+        about = read_about(path)
+        image = image_reference(about, path)
+        tensors = read_tensors(path / "model.safetensors")
+        model = cls(text=TextTower.load(path / "text_tower"), reference=image, **shape_of(tensors, path))
         model.load_state_dict(tensors, strict=False)
         model.precision = precision
         return model.to(usable_device(device)).eval()
@@ -261,12 +282,7 @@ class LiT(nn.Module):
 def normalize(rows: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
     """Rows scaled to unit length, as big_vision does it: z / (‖z‖ + 1e-8)."""
     lengths: Tensor = rows.norm(dim=1, keepdim=True)
-    return rows / (lengths + 1e-8)
-
-
-def is_run(path: Path) -> bool:
-    """Whether ``path`` is a finished run folder."""
-    return (path / "model.json").is_file()
+    return rows / (lengths + EPSILON)
 
 
 def _open(picture: Picture) -> Image.Image:
@@ -283,32 +299,3 @@ def _open(picture: Picture) -> Image.Image:
 def _ranked(labels: Sequence[str], probabilities: Sequence[float]) -> list[Score]:
     scores = [Score(label, probability) for label, probability in zip(labels, probabilities, strict=True)]
     return sorted(scores, key=lambda score: -score.score)
-
-
-def _read_about(path: Path) -> dict[str, object]:
-    if not is_run(path):
-        unfinished = (path / "config.toml").is_file()
-        what = "a run that is not finished; train it with the same command again" if unfinished else "no littune run"
-        raise InputError(f"{path} is {what}")
-    about = read_json(path / "model.json")
-    if about.get("format") != _FORMAT or about.get("version") != _VERSION:
-        raise InputError(f"{path} is {about.get('format')!r} version {about.get('version')!r}; this littune reads 1")
-    return about
-
-
-def _image_reference(about: dict[str, object], path: Path) -> ImageReference:
-    image = about["image"]
-    assert isinstance(image, dict)
-    return ImageReference(
-        spec=image["spec"],
-        pooling=image["pooling"],
-        identity=Identity.from_dict(image["identity"]),
-        weights=path / "image_tower.safetensors" if image["bundled"] else None,
-    )
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except Exception as error:
-        raise InputError(f"{path} cannot be read ({error}); the run is damaged") from error

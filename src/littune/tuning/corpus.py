@@ -1,12 +1,14 @@
 """What a run trains on: the rows of its stores, and their texts, each distinct text once.
 
-Embeddings stay on disk (memory-mapped float16); a batch gathers the rows that it needs, and centres and
-normalises them. Class directions are centred by their own mean, images by the mean of all training images
-or of another store: the two lie in one space but not around one point.
+Embeddings stay on disk (memory-mapped float16); a batch gathers the rows that it needs, and centres them. Class
+directions are centred by their own mean, images by the mean of all training images or of another store: the two
+lie in one space but not around one point.
 """
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from torch import Tensor
 
 from littune.base.errors import InputError, MismatchError
 from littune.config import StoreChoice
-from littune.model.lit import ImageReference, normalize
+from littune.model.reference import ImageReference
 from littune.store.manifest import Settings
 from littune.store.store import EmbeddingStore
 
@@ -28,51 +30,110 @@ Indices = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """Rows of (image, text), over all stores.
+    """Rows of (image, text).
 
     Attributes:
-        stores: the stores, their images numbered one after the other.
-        centers: for each store, what is subtracted from its embeddings, float32 (dim,).
-        image_center: what is to be subtracted from an image's embedding from now on, float32 (dim,).
         texts: the distinct texts.
         row_image: for each row, its image's number.
         row_text: for each row, its text's index in ``texts``.
         row_weight: for each row, how many times it is visited in an epoch, in the mean.
     """
 
-    stores: tuple[EmbeddingStore, ...]
-    centers: tuple[Float[Tensor, " dim"], ...]
-    image_center: Float[Tensor, " dim"]
     texts: tuple[str, ...]
     row_image: Indices
     row_text: Indices
     row_weight: npt.NDArray[np.float64]
 
-    def images(self, numbers: Indices) -> Float[Tensor, "n dim"]:
-        """Unit rows of the images with these numbers, centred, float32."""
+    def digest(self) -> str:
+        """The SHA-256 of all of it, so that a run knows whether it goes on with what it began with."""
+        digest = hashlib.sha256("\0".join(self.texts).encode())
+        for rows in (self.row_image, self.row_text, self.row_weight):
+            digest.update(rows.tobytes())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredImages:
+    """The images of several stores, numbered one after the other.
+
+    Attributes:
+        stores: the stores.
+        centers: for each store, what is subtracted from its embeddings, float32 (dim,).
+        image_center: what is to be subtracted from an image's embedding from now on, float32 (dim,).
+        seed: decides which view of an image is drawn in a step, where a store has views.
+    """
+
+    stores: tuple[EmbeddingStore, ...]
+    centers: tuple[Float[Tensor, " dim"], ...]
+    image_center: Float[Tensor, " dim"]
+    seed: int = 0
+
+    def rows(self, numbers: Indices, step: int) -> Float[Tensor, "n dim"]:
+        """Centred embeddings of the images with these numbers, float32; of those with views, one drawn by the step."""
         rows = torch.empty((len(numbers), self.image_center.shape[0]))
         start = 0
         for store, center in zip(self.stores, self.centers, strict=True):
             mine = np.flatnonzero((numbers >= start) & (numbers < start + store.num_rows))
             if len(mine):
-                raw = store.take(numbers[mine] - start)
-                rows[torch.from_numpy(mine)] = normalize(torch.from_numpy(raw.astype(np.float32)) - center)
+                views = _drawn(numbers[mine], step, self.seed, store.num_views + 1) if store.num_views else None
+                raw = torch.from_numpy(store.take(numbers[mine] - start, views).astype(np.float32))
+                rows[torch.from_numpy(mine)] = raw.sub_(center)
             start += store.num_rows
         return rows
 
+    def checksums(self) -> list[str]:
+        """The checksums of all shards' embeddings."""
+        manifests = [store.manifest for store in self.stores]
+        return [shard.img_emb_sha256 for manifest in manifests if manifest for shard in manifest.shards]
 
-def load_corpus(
-    choices: Sequence[StoreChoice], *, center: str = "mean", center_on: EmbeddingStore | None = None
-) -> Corpus:
-    """Open the chosen stores and number their images and distinct texts.
+
+def load_corpus(choices: Sequence[StoreChoice]) -> Corpus:
+    """Number the images and distinct texts of the chosen stores.
+
+    Args:
+        choices: the stores, at least one.
+
+    Raises:
+        InputError: a store is unfinished, or has no text in the chosen fields.
+    """
+    stores = [open_complete(choice.path) for choice in choices]
+    per_store = [store.texts(choice.fields) for store, choice in zip(stores, choices, strict=True)]
+    for store, choice, rows in zip(stores, choices, per_store, strict=True):
+        count = sum(len(row) for row in rows)
+        if not count:
+            fields = ", ".join(choice.fields) or "captions"
+            raise InputError(f"{store.path} has no text in {fields}; name fields that it has: PATH:WEIGHT:FIELD,…")
+        if round(choice.weight * count) < 1:
+            raise InputError(f"{store.path}: the weight {choice.weight} leaves none of its pairs; raise it")
+    return number_texts(chain.from_iterable(per_store), np.repeat([c.weight for c in choices], [*map(len, per_store)]))
+
+
+def number_texts(texts_of_images: Iterable[Sequence[str]], weights: npt.NDArray[np.float64]) -> Corpus:
+    """The rows of images with these texts, in order; ``weights`` has one number an image."""
+    index: dict[str, int] = {}
+    texts = [np.asarray([index.setdefault(text, len(index)) for text in row], np.int64) for row in texts_of_images]
+    counts = [len(row) for row in texts]
+    return Corpus(
+        texts=tuple(index),
+        row_image=np.repeat(np.arange(len(texts)), counts),
+        row_text=np.concatenate(texts),
+        row_weight=np.repeat(weights, counts),
+    )
+
+
+def load_images(
+    choices: Sequence[StoreChoice], *, center: str = "mean", center_on: EmbeddingStore | None = None, seed: int = 0
+) -> StoredImages:
+    """Open the chosen stores for their embeddings.
 
     Args:
         choices: the stores, at least one.
         center: ``mean`` or ``none``.
         center_on: a store whose mean centres images, instead of the training images' own.
+        seed: of the views that are drawn.
 
     Raises:
-        InputError: a store is unfinished, or has no text in the chosen fields.
+        InputError: a store is unfinished.
         MismatchError: two stores are of different towers.
     """
     stores = tuple(open_complete(choice.path) for choice in choices)
@@ -81,33 +142,16 @@ def load_corpus(
     centers = tuple(
         _mean([store]) if store.kind == "prototypes" and center == "mean" else image_center for store in stores
     )
-    index: dict[str, int] = {}
-    images: list[int] = []
-    texts: list[int] = []
-    weights: list[float] = []
-    first = 0
-    for store, choice in zip(stores, choices, strict=True):
-        before = len(images)
-        for number, row in enumerate(store.texts(choice.fields), start=first):
-            for text in row:
-                images.append(number)
-                texts.append(index.setdefault(text, len(index)))
-        if len(images) == before:
-            fields = ", ".join(choice.fields) or "captions"
-            raise InputError(f"{store.path} has no text in {fields}; name fields that it has: PATH:WEIGHT:FIELD,…")
-        if round(choice.weight * (len(images) - before)) < 1:
-            raise InputError(f"{store.path}: the weight {choice.weight} leaves none of its pairs; raise it")
-        weights += [choice.weight] * (len(images) - before)
-        first += store.num_rows
-    return Corpus(
-        stores=stores,
-        centers=centers,
-        image_center=image_center,
-        texts=tuple(index),
-        row_image=np.asarray(images, np.int64),
-        row_text=np.asarray(texts, np.int64),
-        row_weight=np.asarray(weights, np.float64),
-    )
+    return StoredImages(stores=stores, centers=centers, image_center=image_center, seed=seed)
+
+
+def _drawn(numbers: Indices, step: int, seed: int, count: int) -> Indices:
+    """For each number one of 0…count - 1, drawn by number, step and seed alone (splitmix64)."""
+    with np.errstate(over="ignore"):
+        mixed = numbers.astype(np.uint64) + np.uint64(((step * 1_000_003 + seed) * 0x9E3779B97F4A7C15) % 2**64)
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+            mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    return ((mixed ^ (mixed >> np.uint64(31))) % np.uint64(count)).astype(np.int64)
 
 
 def image_reference(stores: Sequence[EmbeddingStore]) -> ImageReference:

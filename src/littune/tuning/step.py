@@ -1,107 +1,75 @@
 """One exact optimisation step at any batch size (design: "An exact step at any batch size").
 
-The loss sees the whole global batch; the text tower sees one micro-batch at a time. When the batch is small
-enough, the micro-batches' graphs are kept and one backward pass goes through them all. Otherwise the texts are
-embedded without a graph, the loss's gradient with respect to the tower's outputs is taken, and each micro-batch
-is run again with a graph that its part of that gradient is pushed through: memory is that of the outputs and
-of one micro-batch, and the gradients are those of the plain whole-batch step, to rounding. A locked tower is a
-table of its outputs, in one pass. Dropout must be 0, or the second run would differ from the first.
+The loss sees the whole global batch; a tower sees one micro-batch at a time. When the batch is small enough, the
+micro-batches' graphs are kept and one backward pass goes through them all. Otherwise the tower's outputs are
+computed without a graph, the loss's gradient with respect to them is taken, and each micro-batch is run again with
+a graph that its part of that gradient is pushed through: memory is that of the outputs and of one micro-batch, and
+the gradients are those of the plain whole-batch step, to rounding. A locked tower is a table of its outputs.
+
+Of several ranks, each runs its own share of the images and texts; the loss is over all of them, and the
+parameters' gradients are summed over the ranks.
 """
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
+from littune.base.distributed import ALONE, Ranks
 from littune.base.errors import LittuneError
-from littune.towers.text import TextTower, Tokens
-from littune.towers.tokenizer import micro_batches
 from littune.tuning.batches import Indices
 from littune.tuning.optim import apply_gradients
 
-# Of a batch's pooled text outputs (t, dim) to its loss.
-Loss = Callable[[Float[Tensor, "t dim"]], Float[Tensor, ""]]
+# Of the outputs for a batch's images and texts to its loss.
+Loss = Callable[[Float[Tensor, "i image_dim"], Float[Tensor, "t text_dim"]], Float[Tensor, ""]]
+
+Outputs = Iterator[tuple[Indices, Float[Tensor, "m dim"]]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How a batch's texts are run: the positions in each micro-batch, and whether in two passes."""
+    """How one side of a batch is run.
 
-    micro_batches: list[Indices]
-    two_passes: bool
+    Attributes:
+        outputs: micro-batch after micro-batch, the positions in the batch and the outputs for them, with a graph
+            unless gradients are off; together every position once. It is called once for each pass.
+        two_passes: whether the graphs of all micro-batches together are too large to keep.
+    """
+
+    outputs: Callable[[], Outputs]
+    two_passes: bool = False
 
 
 @runtime_checkable
-class Texts(Protocol):
-    """What turns text numbers into pooled outputs: a locked tower's table, or a tower that is trained."""
+class Side(Protocol):
+    """The images or the texts of a training set: a table of a locked tower's outputs, or a tower that is trained."""
 
-    def planned(self, texts: Indices) -> AbstractContextManager[Plan]:
-        """A context in which these texts, a global batch, are run, and how to run them."""
+    def planned(self, numbers: Indices, step: int) -> AbstractContextManager[Plan]:
+        """A context in which the images or texts with these numbers are run, and how to run them.
+
+        Args:
+            numbers: which, int64 (n,); none twice.
+            step: decides what is drawn at random for them (an augmentation, a view).
+        """
         ...
 
-    def __call__(self, texts: Indices) -> Float[Tensor, "t dim"]:
-        """The texts' pooled outputs, float32, with a graph unless gradients are off."""
-        ...
 
-
-@dataclass(frozen=True)
-class LockedTexts:
-    """The outputs of a locked text tower, computed once, float32 (texts, dim)."""
-
-    outputs: Float[Tensor, "n dim"]
-
-    def planned(self, texts: Indices) -> AbstractContextManager[Plan]:
-        """All at once."""
-        return nullcontext(Plan(micro_batches=[np.arange(len(texts))], two_passes=False))
-
-    def __call__(self, texts: Indices) -> Float[Tensor, "t dim"]:
-        """Look the outputs up."""
-        return self.outputs[torch.from_numpy(texts)]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TunedTexts:
-    """A text tower that is trained, over texts that were tokenised once.
+class DivergedError(LittuneError):
+    """The loss or a gradient is no number. No weight has been touched.
 
     Attributes:
-        tower: the tower, in eval mode.
-        tokens: of every text.
-        device: where the tower is.
-        bfloat16: run the tower under bfloat16 autocast; its outputs, the loss and the gradients are float32.
-        micro_tokens: tokens in a micro-batch, padding included.
-        graph_tokens: with at most so many tokens in all, one pass keeps every micro-batch's graph.
+        positions: for each side, the positions in the batch whose outputs or gradients are no numbers.
     """
 
-    tower: TextTower
-    tokens: Tokens
-    device: torch.device
-    bfloat16: bool = False
-    micro_tokens: int = 1024
-    graph_tokens: int = 8192
-
-    @contextmanager
-    def planned(self, texts: Indices) -> Iterator[Plan]:
-        """Micro-batches by length; two passes when the whole does not fit. Words are gathered once for all."""
-        rows = torch.from_numpy(texts)
-        lengths = self.tokens.lengths[rows].numpy()
-        cuts = micro_batches(lengths, self.micro_tokens)
-        tokens = sum(len(cut) * int(lengths[cut[0]]) for cut in cuts)
-        with self.tower.gathered_words(self.tokens.batch(rows)[0]):
-            yield Plan(micro_batches=cuts, two_passes=tokens > self.graph_tokens)
-
-    def __call__(self, texts: Indices) -> Float[Tensor, "t dim"]:
-        """Run the tower."""
-        ids, mask = self.tokens.batch(torch.from_numpy(texts))
-        # A context for every run: autocast's cache of weights must not span one without and one with a graph.
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-            pooled: Tensor = self.tower(ids.to(self.device), mask.to(self.device))
-        return pooled
+    def __init__(self, what: str, positions: Sequence[Indices]) -> None:
+        super().__init__(f"{what}: training has diverged; try a lower learning rate")
+        self.positions = positions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,47 +81,90 @@ class StepResult:
 
 
 def contrastive_step(
-    texts: Texts, batch_texts: Indices, loss_of: Loss, optimizer: torch.optim.Optimizer, *, max_norm: float
+    sides: Sequence[tuple[Side, Indices]],
+    loss_of: Loss,
+    optimizer: torch.optim.Optimizer,
+    *,
+    step: int,
+    max_norm: float,
+    ranks: Ranks = ALONE,
 ) -> StepResult:
     """Take one step on a global batch.
 
     Args:
-        texts: turns text numbers into pooled outputs.
-        batch_texts: the batch's texts, int64 (t,).
-        loss_of: the loss, of the pooled outputs in the order of ``batch_texts``; whatever else it uses (heads,
-            temperature) is trained too.
+        sides: the images and the texts, each with the numbers of this rank's share of the batch.
+        loss_of: the loss, of the two sides' outputs in the order of those numbers; whatever else it uses (heads,
+            temperature) is trained too. Over several ranks it is the global loss, on every rank the same.
         optimizer: over all that is trained; its learning rates are set.
+        step: the step's number.
         max_norm: clip the gradients' global norm at this.
+        ranks: among whom the batch is shared.
 
     Raises:
-        LittuneError: the loss or the gradients' norm is not finite; no weight has been touched.
+        DivergedError: the loss or the gradients' norm is not finite; no weight has been touched.
     """
     optimizer.zero_grad(set_to_none=True)
-    loss = backward(texts, batch_texts, loss_of)
-    return StepResult(loss=loss, gradient_norm=apply_gradients(optimizer, max_norm=max_norm))
+    loss, slopes = backward(sides, loss_of, step=step)
+    sum_gradients((p for group in optimizer.param_groups for p in group["params"]), ranks)
+    try:
+        norm = apply_gradients(optimizer, max_norm=max_norm)
+    except LittuneError as error:
+        raise DivergedError("the gradient's norm is no number", [_not_finite(slope) for slope in slopes]) from error
+    return StepResult(loss=loss, gradient_norm=norm)
 
 
-def backward(texts: Texts, batch_texts: Indices, loss_of: Loss) -> float:
-    """Add the exact gradients of the loss to ``.grad`` of all that is trained, and return the loss.
+def backward(
+    sides: Sequence[tuple[Side, Indices]], loss_of: Loss, *, step: int
+) -> tuple[float, list[Float[Tensor, "n dim"]]]:
+    """Add the exact gradients of the loss to ``.grad`` of all that is trained.
+
+    Returns:
+        The loss, and its gradient with respect to the outputs of each side; zeros where the tower is locked.
 
     Raises:
-        LittuneError: the loss is not finite.
+        DivergedError: the loss is not finite.
     """
-    with texts.planned(batch_texts) as plan:
-        with torch.set_grad_enabled(not plan.two_passes):
-            outputs = torch.cat([texts(batch_texts[cut]) for cut in plan.micro_batches])
-        places = torch.from_numpy(np.argsort(np.concatenate(plan.micro_batches)))
-        pooled = outputs[places.to(outputs.device)]
-        if plan.two_passes:
-            pooled.requires_grad_()
-        loss = loss_of(pooled)
+    with ExitStack() as stack:
+        plans = [stack.enter_context(side.planned(numbers, step)) for side, numbers in sides]
+        pooled = [_first_pass(plan) for plan in plans]
+        loss = loss_of(*pooled)
         value = float(loss.detach())
         if not math.isfinite(value):
-            raise LittuneError(f"the loss is {value}: training has diverged; try a lower learning rate")
+            raise DivergedError(f"the loss is {value}", [_not_finite(outputs) for outputs in pooled])
         torch.autograd.backward(loss)
-        if plan.two_passes:
-            assert pooled.grad is not None, "the loss depends on the texts"
-            for cut in plan.micro_batches:
-                part = pooled.grad[torch.from_numpy(cut).to(pooled.device)]
-                torch.autograd.backward(texts(batch_texts[cut]), part)
-    return value
+        for plan, outputs in zip(plans, pooled, strict=True):
+            if plan.two_passes:
+                assert outputs.grad is not None, "the loss depends on both sides"
+                _second_pass(plan, outputs.grad)
+    return value, [torch.zeros_like(out) if out.grad is None else out.grad for out in pooled]
+
+
+def sum_gradients(parameters: Iterable[nn.Parameter], ranks: Ranks) -> None:
+    """Replace every rank's gradients by their sum; a rank that has none for a parameter adds nothing."""
+    if ranks.size > 1:
+        for parameter in parameters:
+            grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            parameter.grad = ranks.sum(grad)
+
+
+def _first_pass(plan: Plan) -> Float[Tensor, "n dim"]:
+    """All outputs in the batch's order: with the graph of the tower, or as leaves that gather their gradient."""
+    with torch.set_grad_enabled(not plan.two_passes):
+        parts = list(plan.outputs())
+        outputs = torch.cat([output for _, output in parts])
+    places = torch.from_numpy(np.argsort(np.concatenate([positions for positions, _ in parts])))
+    ordered = outputs[places.to(outputs.device)]
+    if plan.two_passes:
+        ordered.requires_grad_()
+    if ordered.requires_grad:
+        ordered.retain_grad()
+    return ordered
+
+
+def _second_pass(plan: Plan, gradient: Float[Tensor, "n dim"]) -> None:
+    for positions, output in plan.outputs():
+        torch.autograd.backward(output, gradient[torch.from_numpy(positions).to(gradient.device)])
+
+
+def _not_finite(outputs: Float[Tensor, "n dim"]) -> Indices:
+    return np.flatnonzero(~outputs.detach().isfinite().all(dim=1).cpu().numpy())

@@ -17,7 +17,7 @@ from cyclopts.config import Toml
 
 from littune.base.errors import InputError, LittuneError
 from littune.base.progress import log
-from littune.config import Compute, Pooling, TrainConfig, read_toml
+from littune.config import Augment, Compute, Pooling, TrainConfig, read_toml
 
 app = App(
     name="littune",
@@ -43,11 +43,17 @@ def embed(
     texts: str = "",
     image_field: str = "",
     pooling: Pooling = "own",
+    views: int = 0,
+    augment: Augment = "none",
+    flip: Flag = False,
+    seed: int = 0,
     batch_size: int = 32,
     strict: Flag = False,
     compute: Compute = _COMPUTE,
 ) -> None:
     """Embed images (or a tower's own class directions) once, into a store that goes on where it stopped.
+
+    Under torchrun, the processes share the images out and write one store together.
 
     Args:
         image: The image tower: timm:NAME[@CHECKPOINT], hf:NAME_OR_DIR, package:efficientnet-lite0|1|2.
@@ -58,7 +64,11 @@ def embed(
         texts: Fields that supply texts, separated by commas; by default captions, else the caption.
         image_field: The column of a table that holds the image; by default found by its name.
         pooling: How the tower pools: its own way, or cls, mean, cls+mean.
-        batch_size: Images that the tower sees at once.
+        views: How many augmented views of each image are stored beside the plain one, to train on.
+        augment: What part of the image a view shows: resize, all of it, stretched; inception, random crops.
+        flip: Mirror half of the views.
+        seed: Decides what is drawn for the views.
+        batch_size: Pictures that the tower sees at once.
         strict: Make the first bad sample an error instead of skipping it.
         compute: Where and how precisely the tower runs.
     """
@@ -66,9 +76,13 @@ def embed(
         raise InputError("embed needs either --pairs SPEC or --prototypes")
     if classes is not None and not prototypes:
         raise InputError("--classes goes with --prototypes")
+    if views and prototypes:
+        raise InputError("--views goes with --pairs: prototypes are of no image")
+    from littune.base.distributed import launched, own_device
     from littune.towers import load_image_tower
 
-    tower = load_image_tower(image, pooling=pooling, device=compute.device, precision=compute.precision)
+    device = own_device(compute.device)
+    tower = load_image_tower(image, pooling=pooling, device=device, precision=compute.precision)
     if prototypes:
         from littune.store.prototypes import prototypes as embed_prototypes
 
@@ -78,7 +92,19 @@ def embed(
     from littune.store.embed import embed as embed_pairs
 
     source = open_pairs(pairs, texts=_split(texts), image_field=image_field or None)
-    embed_pairs(tower, source, out, batch_size=batch_size, workers=compute.workers, strict=strict)
+    embed_pairs(
+        tower,
+        source,
+        out,
+        batch_size=batch_size,
+        workers=compute.workers,
+        strict=strict,
+        views=views,
+        augment=augment,
+        flip=flip,
+        seed=seed,
+        ranks=launched(),
+    )
 
 
 @app.command
@@ -97,9 +123,10 @@ def train(config: TrainConfig, *, dry_run: Flag = False, json: Flag = False) -> 
         _print(vars(about) if json else about.to_text(), json=json)
         return
     from littune.apps.training import run_training
+    from littune.base.distributed import launched
 
     result = run_training(config)
-    if json:
+    if json and launched().is_first:
         _print({"results": []} if result is None else result.to_dict(), json=True)
     elif result is not None:
         print(result.to_text())

@@ -4,6 +4,8 @@ import errno
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import BinaryIO
 
@@ -11,6 +13,7 @@ import pytest
 
 from littune.base.errors import InputError, LittuneError
 from littune.base.files import (
+    commit_lock,
     fingerprint_of_file,
     folder_lock,
     read_json,
@@ -85,3 +88,39 @@ def test_a_folder_is_one_process_s_until_that_process_ends(tmp_path: Path) -> No
         holder.kill()
     with folder_lock(tmp_path):
         pass
+
+
+def test_a_folder_is_one_group_s_at_a_time(tmp_path: Path) -> None:
+    def refuses(group: str) -> bool:
+        try:
+            with folder_lock(tmp_path, group):
+                return False
+        except LittuneError:
+            return True
+
+    with folder_lock(tmp_path, "launch 1"):
+        with folder_lock(tmp_path, "launch 1"):
+            assert refuses("")
+        assert refuses("launch 2")
+        assert refuses("")
+        assert not refuses("launch 1")
+    assert not refuses("launch 2")
+    with folder_lock(tmp_path):
+        assert refuses("launch 2")
+    assert not refuses("")
+
+
+def test_commits_take_turns(tmp_path: Path) -> None:
+    order: list[str] = []
+
+    def commit() -> None:
+        with commit_lock(tmp_path):
+            order.append("second")
+
+    with commit_lock(tmp_path):
+        other = threading.Thread(target=commit)
+        other.start()
+        time.sleep(0.05)
+        order.append("first")
+    other.join()
+    assert order == ["first", "second"]

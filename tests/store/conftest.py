@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -103,3 +103,18 @@ def source_of(*sizes: int) -> ListSource:
         parts.append(ListPart(name, [pair(value + n, name) for n in range(size)]))
         value += size
     return ListSource(parts, num_samples=value)
+
+
+def textured(*sizes: int) -> ListSource:
+    """As ``source_of``, but each picture is of its own random colours, so that it matters what is seen of it."""
+    source = source_of(*sizes)
+    for part in source.all_parts:
+        part.rows = [replace(row, image=noise(int(row.key.removeprefix("k")))) for row in part.rows]
+    return source
+
+
+def noise(value: int) -> bytes:
+    file = io.BytesIO()
+    coarse = np.random.default_rng(value).integers(0, 256, (3, 4, 3), np.uint8)
+    Image.fromarray(coarse).resize((32, 24), Image.Resampling.NEAREST).save(file, "PNG")
+    return file.getvalue()

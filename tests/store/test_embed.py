@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,17 +11,24 @@ import pytest
 import torch
 from torch import Tensor
 
-from littune.base.errors import InputError, MismatchError
-from littune.pairs import open_pairs
+from littune.base.distributed import Ranks
+from littune.base.errors import InputError, LittuneError, MismatchError
+from littune.pairs import decode, iter_samples, open_pairs
 from littune.pairs.base import BadSample
 from littune.store.embed import embed
 from littune.store.manifest import Manifest
 from littune.store.store import EmbeddingStore
+from littune.store.views import Views
 from littune.towers.image import ImageTower
 from littune.towers.image_sources import load_image_tower
-from tests.store.conftest import ListPart, ListSource, MeanColor, color, labelled, make_tower, pair, source_of
+from tests.store.conftest import ListPart, ListSource, MeanColor, color, labelled, make_tower, pair, source_of, textured
 
 KILLED = Path(__file__).with_name("killed_embed.py")
+
+
+@pytest.fixture(autouse=True)
+def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("littune.store.embed._SECONDS_BETWEEN_LOOKS", 0.01)
 
 
 def assert_rows(store: EmbeddingStore, values: list[int]) -> None:
@@ -139,7 +147,7 @@ def test_a_finished_store_says_so_and_is_left_alone(
     tower: ImageTower, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     embed(tower, source_of(5), tmp_path / "s")
-    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "s").rglob("*.*") if file.name != ".lock"}
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "s").rglob("*.*")}
     capsys.readouterr()
     assert_rows(embed(tower, source_of(5), tmp_path / "s"), list(range(5)))
     assert "is complete: 5 rows" in capsys.readouterr().err
@@ -223,6 +231,97 @@ def test_rows_do_not_depend_on_the_batch_size(tower: ImageTower, tmp_path: Path,
     assert_rows(embed(tower, source, tmp_path / "s", batch_size=batch_size), [1, 2, 3, 4, 5, 6, 7, 8])
 
 
+def test_views_are_embedded_beside_the_plain_images(tower: ImageTower, tmp_path: Path) -> None:
+    source = textured(5, 3)
+    source.all_parts[0].rows[1] = pair(1, image=b"")
+    store = embed(tower, source, tmp_path / "s", views=3, augment="inception", flip=True, seed=5)
+    np.testing.assert_array_equal(store.embeddings(), embed(tower, source, tmp_path / "plain").embeddings())
+    drawn = Views(num=3, augment="inception", flip=True, seed=5)
+    rows = [row for row in iter_samples(source) if row.key != "k1"]
+    pixels = [view for row in rows for view in drawn.of(decode(row.image), row, tower.preprocess)]
+    expected = tower.encode(torch.stack(pixels)).numpy()
+    number, view = np.divmod(np.arange(21), 3)
+    np.testing.assert_allclose(store.take(number, view + 1), expected, atol=2e-3)
+    assert np.ptp(expected.reshape(7, 3, -1), axis=1).max() > 0.05
+    store.verify()
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 600])
+def test_views_do_not_depend_on_batches_or_on_where_work_was_taken_up(tmp_path: Path, batch_size: int) -> None:
+    def every_view(store: EmbeddingStore) -> np.ndarray:
+        return np.stack([store.take(np.arange(9), np.full(9, view)) for view in range(3)])
+
+    interrupting = Interrupting()
+    interrupted = make_tower(module=interrupting)
+    settings = {"views": 2, "augment": "inception", "flip": False}
+    whole = embed(interrupted, textured(9), tmp_path / "whole", **settings)
+    interrupting.batches_left = 3
+    with pytest.raises(KeyboardInterrupt):
+        embed(interrupted, textured(9), tmp_path / "s", batch_size=9, workers=1, **settings)
+    assert EmbeddingStore.open(tmp_path / "s").num_rows == 6
+    store = embed(interrupted, textured(9), tmp_path / "s", batch_size=batch_size, workers=3, **settings)
+    np.testing.assert_allclose(every_view(store), every_view(whole), atol=1e-3)
+
+
+def test_other_views_are_a_mismatch(tower: ImageTower, tmp_path: Path) -> None:
+    embed(tower, source_of(3), tmp_path / "s", views=2, augment="inception")
+    with pytest.raises(MismatchError, match=r"choice of views is 2 \(inception, seed 0\), not 2 \(inception, seed 1\)"):
+        embed(tower, source_of(3), tmp_path / "s", views=2, augment="inception", seed=1)
+    with pytest.raises(MismatchError, match="not none"):
+        embed(tower, source_of(3), tmp_path / "s")
+
+
+def on_ranks(size: int, source: ListSource, folder: Path, tower: ImageTower) -> list[EmbeddingStore]:
+    """What each rank gets; they are threads here, processes otherwise."""
+    with ThreadPoolExecutor(size) as pool:
+        everyone = [Ranks(rank=rank, size=size) for rank in range(size)]
+        return list(pool.map(lambda ranks: embed(tower, source, folder, batch_size=2, ranks=ranks), everyone))
+
+
+@pytest.mark.parametrize("size", [2, 3, 7])
+def test_ranks_make_the_store_that_one_process_makes(
+    tower: ImageTower, tmp_path: Path, size: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = source_of(5, 9, 0, 1, 4)
+    for part, row in ((0, 2), (4, 1)):
+        source.all_parts[part].rows[row] = BadSample(key=f"{part}", source="abcde"[part], reason="is odd")
+    alone = embed(tower, source, tmp_path / "alone")
+    capsys.readouterr()
+    for store in on_ranks(size, source, tmp_path / "s", tower):
+        assert store.complete
+        assert store.keys() == alone.keys()
+        assert store.texts() == alone.texts()
+        assert store.sources() == alone.sources()
+        np.testing.assert_allclose(store.embeddings(), alone.embeddings(), atol=1e-3)
+        assert store.manifest is not None
+        assert alone.manifest is not None
+        assert store.manifest.skipped == alone.manifest.skipped
+        assert store.manifest.parts == alone.manifest.parts
+        assert all(shard.rows <= 9 for shard in store.manifest.shards)
+    said = capsys.readouterr().err
+    assert said.count("embedding list") == said.count("embedded 17 images") == said.count("skipped 2, is odd") == 1
+    assert f"on {size} ranks" in said
+    on_ranks(size, source, tmp_path / "s", tower)
+    assert capsys.readouterr().err.count("is complete: 17 rows") == 1
+
+
+def test_ranks_that_find_nothing_leave_the_folder_free(tower: ImageTower, tmp_path: Path) -> None:
+    source = ListSource([ListPart(name, [pair(n, name, image=b"")]) for n, name in enumerate("abc")])
+    with pytest.raises(LittuneError, match=r"all 3 were skipped|was given up"):
+        on_ranks(2, source, tmp_path / "s", tower)
+    assert_rows(embed(tower, source_of(2), tmp_path / "s"), [0, 1])
+
+
+def test_one_process_takes_up_what_ranks_left(tower: ImageTower, tmp_path: Path) -> None:
+    source = source_of(5, 9, 4)
+    first = ListSource([ListPart(part.name, part.rows) for part in source.all_parts], num_samples=18)
+    first.all_parts[0].rows = [*source.all_parts[0].rows[:3], pair(3, image=b"")]
+    with pytest.raises(InputError, match="k3 in a"):
+        embed(tower, first, tmp_path / "s", batch_size=1, strict=True, ranks=Ranks(rank=0, size=2))
+    assert EmbeddingStore.open(tmp_path / "s").keys() == ["k0", "k1", "k2"]
+    assert_rows(embed(tower, source, tmp_path / "s"), list(range(18)))
+
+
 def kill_until_done(folder: Path, pairs: str) -> None:
     """Embed in processes that are killed at random moments; what is left behind is a whole store and no more."""
     command = [sys.executable, str(KILLED), str(folder), pairs]
@@ -230,12 +329,14 @@ def kill_until_done(folder: Path, pairs: str) -> None:
     store = EmbeddingStore.open(folder)
     assert store.complete
     store.verify()
-    leftovers = [file for file in folder.rglob("*") if file.is_file() and file.name not in (".lock", "manifest.json")]
-    assert len(leftovers) == 2 * len(store.files)
+    known = (".lock", ".commit.lock", "manifest.json")
+    shards = [file for file in folder.rglob("*") if file.is_file() and file.name not in known]
+    assert len(shards) == 2 * len(store.files)
 
 
-def test_killed_at_any_moment_it_goes_on(tmp_path: Path) -> None:
-    kill_until_done(tmp_path / "s", "small")
+@pytest.mark.parametrize("jobs", ["small", pytest.param("ranks", marks=pytest.mark.slow)])
+def test_killed_at_any_moment_it_goes_on(tmp_path: Path, jobs: str) -> None:
+    kill_until_done(tmp_path / "s", jobs)
     assert_rows(EmbeddingStore.open(tmp_path / "s"), [value for value in range(130) if value % 50 != 7])
     assert [row.key for row in Manifest.read(tmp_path / "s").skipped] == [f"k{n}" for n in range(7, 130, 50)]
 

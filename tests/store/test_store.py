@@ -10,6 +10,7 @@ from littune.base.errors import InputError
 from littune.store.manifest import Cursor, Settings
 from littune.store.shards import Row, img_emb_path, metadata_path
 from littune.store.store import EmbeddingStore, is_store
+from littune.store.views import Views
 from littune.store.writer import Batch, open_writer
 from littune.towers.image import Identity
 
@@ -17,20 +18,35 @@ IDENTITY = Identity(weights="w", pooling="own", dim=3, preprocess="p")
 
 
 def write(
-    folder: Path, rows: list[Row], *, per_shard: int = 2, classnames: tuple[str, ...] | None = None
+    folder: Path,
+    rows: list[Row],
+    *,
+    per_shard: int = 2,
+    classnames: tuple[str, ...] | None = None,
+    views: Views | None = None,
 ) -> np.ndarray:
+    """Write a store; the embeddings that it holds, of the views too where there are any."""
     settings = Settings(
-        kind="images", pairs="list", texts=(), tower="t", identity=IDENTITY, classnames=classnames, templates=None
+        kind="images",
+        pairs="list",
+        texts=(),
+        tower="t",
+        identity=IDENTITY,
+        classnames=classnames,
+        templates=None,
+        views=views,
     )
-    embeddings = np.random.default_rng(0).normal(size=(len(rows), 3)).astype(np.float32)
+    shape = (1 + (views.num if views else 0), len(rows), 3)
+    embeddings = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     with open_writer(folder, settings, {}) as writer:
         for start in range(0, len(rows), per_shard):
             stop = min(start + per_shard, len(rows))
             cursors = {"a": Cursor(fingerprint="f", taken=stop, complete=stop == len(rows))}
-            writer.append(Batch(embeddings=embeddings[start:stop], rows=rows[start:stop], cursors=cursors))
+            plain, *others = embeddings[:, start:stop]
+            writer.append(Batch(embeddings=plain, views=others, rows=rows[start:stop], cursors=cursors))
             writer.commit()
         writer.finish()
-    return embeddings.astype(np.float16)
+    return embeddings.astype(np.float16) if views else embeddings[0].astype(np.float16)
 
 
 def pair_row(number: int, **fields: object) -> Row:
@@ -73,6 +89,81 @@ def test_rows_are_read_in_pieces_and_by_number(tmp_path: Path) -> None:
     some = np.array([6, 0, 3, 3, 2])
     np.testing.assert_array_equal(store.take(some), embeddings[some])
     assert store.take(np.array([], np.int64)).shape == (0, 3)
+
+
+def test_views_are_taken_row_by_row(tmp_path: Path) -> None:
+    views = Views(num=2, augment="inception", flip=False, seed=0)
+    embeddings = write(tmp_path, [pair_row(n) for n in range(7)], per_shard=3, views=views)
+    store = EmbeddingStore.open(tmp_path)
+    assert store.num_views == 2
+    np.testing.assert_array_equal(store.embeddings(), embeddings[0])
+    random = np.random.default_rng(1)
+    rows, chosen = random.integers(0, 7, 50), random.integers(0, 3, 50)
+    np.testing.assert_array_equal(store.take(rows, chosen), embeddings[chosen, rows])
+    np.testing.assert_array_equal(store.take(rows), embeddings[0, rows])
+    store.verify()
+    for wrong in (-1, 3):
+        with pytest.raises(InputError, match="has 2 views of each row"):
+            store.take(rows, np.full(50, wrong))
+
+
+def test_what_is_mapped_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    embeddings = write(tmp_path, [pair_row(n) for n in range(9)], per_shard=1)
+    monkeypatch.setattr("littune.store.store._MAX_MAPS", 4)
+    store = EmbeddingStore.open(tmp_path)
+    np.testing.assert_array_equal(store.take(np.arange(9)), embeddings)
+    np.testing.assert_array_equal(store.embeddings(), embeddings)
+    assert len(store._maps) <= 4
+
+
+def test_a_store_without_views_has_none_to_take(tmp_path: Path) -> None:
+    write(tmp_path, [pair_row(n) for n in range(3)])
+    store = EmbeddingStore.open(tmp_path)
+    assert store.num_views == 0
+    with pytest.raises(InputError, match="has 0 views"):
+        store.take(np.array([0]), np.array([1]))
+
+
+def test_missing_and_damaged_views_are_noticed(tmp_path: Path) -> None:
+    views = Views(num=1, augment="inception", flip=False, seed=0)
+    write(tmp_path, [pair_row(n) for n in range(3)], views=views)
+    path = img_emb_path(tmp_path, 1, 1)
+    assert path == tmp_path / "img_emb_v1" / "img_emb_0001.npy"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(InputError, match=r"img_emb_v1/img_emb_0001\.npy is damaged"):
+        EmbeddingStore.open(tmp_path).verify()
+    for half in (whole[:-2], None):
+        path.write_bytes(half) if half else path.unlink()
+        with pytest.raises(InputError, match=r"img_emb_v1/img_emb_0001\.npy is missing or damaged"):
+            EmbeddingStore.open(tmp_path)
+
+
+def test_shards_are_in_the_manifest_s_order_under_any_number(tmp_path: Path) -> None:
+    embeddings = write(tmp_path, [pair_row(n) for n in range(6)])
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    manifest["shards"] = [manifest["shards"][number] for number in (2, 0, 1)]
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    store = EmbeddingStore.open(tmp_path)
+    assert store.keys() == ["k4", "k5", "k0", "k1", "k2", "k3"]
+    np.testing.assert_array_equal(store.embeddings(), embeddings[[4, 5, 0, 1, 2, 3]])
+    np.testing.assert_array_equal(store.take(np.arange(6)), store.embeddings())
+    store.verify()
+
+
+def test_a_store_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    """Without the choice of images, views and what is said of a shard's number and part."""
+    embeddings = write(tmp_path, [pair_row(n) for n in range(5)])
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    del manifest["image_field"], manifest["views"]
+    for shard in manifest["shards"]:
+        del shard["number"], shard["part"], shard["views_sha256"]
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    store = EmbeddingStore.open(tmp_path)
+    np.testing.assert_array_equal(store.embeddings(), embeddings)
+    store.verify()
+    assert store.num_views == 0
+    write(tmp_path, [])  # the same settings still, or this would be a mismatch
 
 
 def test_texts_are_the_stores_own_or_any_fields(tmp_path: Path) -> None:

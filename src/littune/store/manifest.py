@@ -4,13 +4,15 @@ The manifest is the store's commit record. A shard counts once it is listed here
 the source up to which its rows reach, so rows and place can never disagree. ``docs/store.md`` is the format.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from littune.base.errors import InputError
 from littune.base.files import read_json, write_json
+from littune.store.views import Views
 from littune.towers.image import Identity
 
 FILENAME = "manifest.json"
@@ -25,11 +27,16 @@ def has_manifest(folder: Path) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
-    """One pair of files, complete and synced."""
+    """One pair of files, and one more for each view, complete and synced."""
 
+    number: int
+    """What names its files."""
     rows: int
+    part: str = ""
+    """The part of the source that its first row came from; empty where it was not recorded."""
     img_emb_sha256: str
     metadata_sha256: str
+    views_sha256: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +77,8 @@ class Settings:
     identity: Identity
     classnames: tuple[str, ...] | None
     templates: tuple[str, ...] | None
+    views: Views | None = None
+    """The augmented views of each image; None for the plain one alone."""
 
     def differences(self, asked: "Settings") -> list[str]:
         """How ``asked`` differs from these, in words; empty where it does not."""
@@ -80,6 +89,7 @@ class Settings:
                 ("source", self.pairs, asked.pairs),
                 ("choice of texts", _chosen(*self.texts), _chosen(*asked.texts)),
                 ("choice of images", _chosen(self.image_field), _chosen(asked.image_field)),
+                ("choice of views", self.views or "none", asked.views or "none"),
             )
             if mine != other
         ]
@@ -112,9 +122,30 @@ class Manifest:
         return self.settings.identity.dim
 
     @property
+    def num_views(self) -> int:
+        """The views of each row, the plain one not counted."""
+        return self.settings.views.num if self.settings.views else 0
+
+    @cached_property
     def num_rows(self) -> int:
         """The rows of all shards."""
         return sum(shard.rows for shard in self.shards)
+
+    @cached_property
+    def num_taken(self) -> int:
+        """The samples of the source, good and bad, that have been dealt with."""
+        return sum(cursor.taken for cursor in self.parts.values())
+
+    def in_order(self, parts: Sequence[str]) -> "Manifest":
+        """The same with everything in the order of the source's parts, whatever came first in time."""
+        place = {name: number for number, name in enumerate(parts)}
+        return replace(
+            self,
+            # What earlier versions wrote without a part came first, and in order. Of one part, all is in order.
+            shards=tuple(sorted(self.shards, key=lambda shard: place.get(shard.part, -1))),
+            skipped=tuple(sorted(self.skipped, key=lambda row: place.get(row.source, -1))),
+            parts=dict(sorted(self.parts.items(), key=lambda item: place.get(item[0], -1))),
+        )
 
     def write(self, folder: Path) -> None:
         """Atomically write it into a store's folder."""
@@ -137,6 +168,7 @@ class Manifest:
                 "provenance": dict(self.provenance),
                 "classnames": _as_list(settings.classnames),
                 "templates": _as_list(settings.templates),
+                "views": settings.views and asdict(settings.views),
                 "shards": [vars(shard) for shard in self.shards],
                 "parts": {name: vars(cursor) for name, cursor in self.parts.items()},
                 "skipped": [vars(row) for row in self.skipped],
@@ -175,15 +207,21 @@ class Manifest:
             identity=Identity.from_dict(raw["identity"]),
             classnames=_as_tuple(raw["classnames"]),
             templates=_as_tuple(raw["templates"]),
+            views=Views(**raw["views"]) if raw.get("views") else None,
         )
         return cls(
             settings=settings,
             provenance=raw["provenance"],
-            shards=tuple(Shard(**shard) for shard in raw["shards"]),
+            shards=tuple(_shard(number, shard) for number, shard in enumerate(raw["shards"])),
             parts={name: Cursor(**cursor) for name, cursor in raw["parts"].items()},
             skipped=tuple(Skipped(**row) for row in raw["skipped"]),
             complete=raw["complete"],
         )
+
+
+def _shard(number: int, raw: dict[str, Any]) -> Shard:
+    """A shard as it is listed; earlier versions listed them by number and without part and views."""
+    return Shard(**{"number": number} | raw | {"views_sha256": tuple(raw.get("views_sha256", ()))})
 
 
 def _as_list(names: tuple[str, ...] | None) -> list[str] | None:

@@ -62,7 +62,7 @@ def prototypes(
         classnames=tuple(chosen[index].name if index in chosen else str(index) for index in range(num_classes)),
         templates=None,
     )
-    with open_writer(folder, settings, provenance_of(tower)) as writer:
+    with open_writer(folder, settings, provenance_of(tower), parts=[source]) as writer:
         _write(writer, classifier.weight.numpy(), kept, source)
     return EmbeddingStore.open(folder)
 

@@ -12,6 +12,7 @@ from littune.pairs.base import BadSample, LabelledImage, Pair, Part, Sample
 from littune.pairs.decode import DecodeError, decode, read_encoded
 from littune.store.manifest import Cursor, Skipped
 from littune.store.shards import Row
+from littune.store.views import Views
 from littune.store.writer import ROWS_PER_COMMIT
 from littune.towers.image import Preprocess
 
@@ -32,7 +33,8 @@ class Ready:
     part: str
     cursor: Cursor
     row: Row | None = None
-    pixels: UInt8[Tensor, "3 h w"] | None = None
+    pixels: tuple[UInt8[Tensor, "3 h w"], ...] = ()
+    """The plain picture, then its views."""
     skipped: Skipped | None = None
 
 
@@ -64,8 +66,8 @@ def _read_part(part: Part, behind: Cursor) -> Iterator[Read]:
     yield Read(part=part.name, cursor=at(taken, complete=True), sample=None)
 
 
-def prepare(read: Read, *, preprocess: Preprocess) -> Ready:
-    """Decode a sample and cut its pixels to the tower's size."""
+def prepare(read: Read, *, preprocess: Preprocess, views: Views | None) -> Ready:
+    """Decode a sample and cut its pixels to the tower's size, plainly and for each view."""
     sample = read.sample
     if sample is None:
         return Ready(part=read.part, cursor=read.cursor)
@@ -73,7 +75,8 @@ def prepare(read: Read, *, preprocess: Preprocess) -> Ready:
         return _skip(read, sample, sample.reason)
     try:
         encoded = read_encoded(sample.image)
-        pixels = preprocess(decode(encoded))
+        picture = decode(encoded)
+        pixels = (preprocess(picture), *(views.of(picture, sample, preprocess) if views else ()))
     except DecodeError as error:
         return _skip(read, sample, str(error))
     except Exception as error:
@@ -82,14 +85,14 @@ def prepare(read: Read, *, preprocess: Preprocess) -> Ready:
     return Ready(part=read.part, cursor=read.cursor, row=_row(sample, encoded), pixels=pixels)
 
 
-def in_groups(ready: Iterator[Ready], batch_size: int) -> Iterator[list[Ready]]:
-    """Cut the stream where ``batch_size`` images are together, or where as many rows as fill a shard were skipped."""
+def in_groups(ready: Iterator[Ready], num_images: int) -> Iterator[list[Ready]]:
+    """Cut the stream where ``num_images`` images are together, or where as many rows as fill a shard were skipped."""
     group: list[Ready] = []
     images = 0
     for item in ready:
         group.append(item)
-        images += item.pixels is not None
-        if images == batch_size or len(group) - images >= ROWS_PER_COMMIT:
+        images += item.row is not None
+        if images == num_images or len(group) - images >= ROWS_PER_COMMIT:
             yield group
             group, images = [], 0
     if group:

@@ -6,6 +6,7 @@ The layout and names are those that clip-retrieval, embedding-reader and autofai
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -42,9 +43,9 @@ class Row:
     fields: Mapping[str, object] = field(default_factory=dict)
 
 
-def img_emb_path(folder: Path, shard: int) -> Path:
-    """Where a shard's embeddings lie."""
-    return folder / "img_emb" / f"img_emb_{shard:04d}.npy"
+def img_emb_path(folder: Path, shard: int, view: int = 0) -> Path:
+    """Where a shard's embeddings lie: the plain ones, or those of a view, which count from 1."""
+    return folder / (f"img_emb_v{view}" if view else "img_emb") / f"img_emb_{shard:04d}.npy"
 
 
 def metadata_path(folder: Path, shard: int) -> Path:
@@ -52,25 +53,44 @@ def metadata_path(folder: Path, shard: int) -> Path:
     return folder / "metadata" / f"metadata_{shard:04d}.parquet"
 
 
-def write_shard(folder: Path, shard: int, embeddings: Float16[np.ndarray, "n dim"], rows: Sequence[Row]) -> Shard:
-    """Write both files, each complete or absent, over what a killed process may have left there.
+def write_shard(
+    folder: Path, number: int, embeddings: Float16[np.ndarray, "views n dim"], rows: Sequence[Row]
+) -> Shard:
+    """Write a shard's files, each complete or absent, over what a killed process may have left there.
+
+    Args:
+        folder: the store.
+        number: what names the files.
+        embeddings: the plain ones, then those of each view.
+        rows: their rows, at least one.
 
     Raises:
         LittuneError: the disk is full or the folder cannot be written.
     """
-    img_emb, metadata = img_emb_path(folder, shard), metadata_path(folder, shard)
-    write_atomic(img_emb, lambda file: np.save(file, embeddings, allow_pickle=False))
+    paths = [img_emb_path(folder, number, view) for view in range(len(embeddings))]
+    for path, some in zip(paths, embeddings, strict=True):
+        write_atomic(path, partial(np.save, arr=some, allow_pickle=False))
+    metadata = metadata_path(folder, number)
     write_atomic(metadata, lambda file: pq.write_table(_to_table(rows), file))
-    return Shard(rows=len(rows), img_emb_sha256=sha256_of_file(img_emb), metadata_sha256=sha256_of_file(metadata))
+    plain, *views = map(sha256_of_file, paths)
+    return Shard(
+        number=number,
+        rows=len(rows),
+        part=rows[0].source,
+        img_emb_sha256=plain,
+        metadata_sha256=sha256_of_file(metadata),
+        views_sha256=tuple(views),
+    )
 
 
-def delete_shards_from(folder: Path, first: int) -> None:
-    """Delete what a killed process left: shards that no manifest lists, and files written aside."""
-    leftovers = [file for name in ("img_emb", "metadata") for file in (folder / name).glob(".*.tmp")]
-    leftovers += folder.glob(".manifest.json.*.tmp")
-    for path_of in (img_emb_path, metadata_path):
-        pattern = path_of(folder, 0).name.replace("0000", "*")
-        leftovers += [file for file in path_of(folder, 0).parent.glob(pattern) if number_of(file) >= first]
+def delete_unlisted(folder: Path, manifest: Manifest) -> None:
+    """Delete what a killed process left: shards that the manifest does not list, and files written aside."""
+    listed = {shard.number for shard in manifest.shards}
+    leftovers = [*folder.glob(".manifest.json.*.tmp")]
+    for inner in (folder / "metadata", *folder.glob("img_emb*")):
+        leftovers += inner.glob(".*.tmp")
+        shards = [*inner.glob("img_emb_*.npy"), *inner.glob("metadata_*.parquet")]
+        leftovers += [file for file in shards if number_of(file) >= 0 and number_of(file) not in listed]
     for file in leftovers:
         file.unlink()
 
@@ -97,14 +117,22 @@ def check_manifest(folder: Path, manifest: Manifest) -> None:
     Raises:
         InputError: a file is missing, damaged, or not of the rows and width that the manifest says.
     """
-    for number, shard in enumerate(manifest.shards):
-        img_emb = img_emb_path(folder, number)
-        rows, dim = check_shard(img_emb, metadata_path(folder, number))
+    for shard in manifest.shards:
+        img_emb = img_emb_path(folder, shard.number)
+        rows, dim = check_shard(img_emb, metadata_path(folder, shard.number))
         if (rows, dim) != (shard.rows, manifest.dim):
             raise InputError(
                 f"{img_emb} has {rows} rows of {dim} and the manifest lists {shard.rows} of {manifest.dim}; "
                 "restore it or embed anew"
             )
+        for view in range(1, manifest.num_views + 1):
+            _check_view(img_emb_path(folder, shard.number, view), img_emb)
+
+
+def _check_view(view: Path, plain: Path) -> None:
+    """Views are many, and as large as the plain embeddings: their headers are left unread."""
+    if not view.is_file() or view.stat().st_size != plain.stat().st_size:
+        raise InputError(f"{view} is missing or damaged; restore it or embed anew")
 
 
 def map_embeddings(path: Path) -> Float[np.ndarray, "n dim"]:

@@ -31,6 +31,9 @@ from littune.towers.image import Identity
 
 _CAPTION_COLUMNS = ("caption", "captions")
 
+_MAX_MAPS = 16_384
+"""How many files are mapped at once; Linux allows a process 65,530 maps."""
+
 
 class EmbeddingStore:
     """A folder of embeddings, open for reading; ``EmbeddingStore.open`` makes one.
@@ -44,14 +47,20 @@ class EmbeddingStore:
     """
 
     def __init__(
-        self, path: Path, manifest: Manifest | None, files: Sequence[tuple[Path, Path]], num_rows: int, dim: int
+        self,
+        path: Path,
+        manifest: Manifest | None,
+        files: Sequence[tuple[Path, Path]],
+        rows_of_shards: Sequence[int],
+        dim: int,
     ) -> None:
         self.path = path
         self.manifest = manifest
         self.files = tuple(files)
-        self.num_rows = num_rows
         self.dim = dim
-        self._maps: tuple[np.ndarray, ...] | None = None
+        self.num_rows = sum(rows_of_shards)
+        self._ends = np.cumsum(rows_of_shards, dtype=np.int64)
+        self._maps: dict[Path, np.ndarray] = {}
 
     @classmethod
     def open(cls, path: str | Path, *, allow_foreign: bool = False) -> "EmbeddingStore":
@@ -69,9 +78,9 @@ class EmbeddingStore:
         if has_manifest(folder):
             manifest = Manifest.read(folder)
             check_manifest(folder, manifest)
-            numbers = range(len(manifest.shards))
-            files = [(img_emb_path(folder, number), metadata_path(folder, number)) for number in numbers]
-            return cls(folder, manifest, files, manifest.num_rows, manifest.dim)
+            shards = manifest.shards
+            files = [(img_emb_path(folder, shard.number), metadata_path(folder, shard.number)) for shard in shards]
+            return cls(folder, manifest, files, [shard.rows for shard in shards], manifest.dim)
         files = _foreign_files(folder)
         if not allow_foreign:
             raise InputError(
@@ -81,7 +90,7 @@ class EmbeddingStore:
         shapes = [check_shard(*pair) for pair in files]
         if len({dim for _, dim in shapes}) > 1:
             raise InputError(f"{folder / 'img_emb'} holds embeddings of different widths; they are no one store")
-        return cls(folder, None, files, sum(rows for rows, _ in shapes), shapes[0][1])
+        return cls(folder, None, files, [rows for rows, _ in shapes], shapes[0][1])
 
     @property
     def kind(self) -> str:
@@ -108,6 +117,11 @@ class EmbeddingStore:
         """The prompt templates that came with a labelled set."""
         return None if self.manifest is None else self.manifest.settings.templates
 
+    @property
+    def num_views(self) -> int:
+        """How many augmented views of each row there are, the plain one not counted."""
+        return 0 if self.manifest is None else self.manifest.num_views
+
     def embeddings(self) -> Float16[np.ndarray, "rows dim"]:
         """All rows in memory: the tower's raw pooled output, not of unit length.
 
@@ -116,20 +130,29 @@ class EmbeddingStore:
         """
         return np.concatenate([*self._shards(), np.empty((0, self.dim), np.float16)])
 
-    def take(self, rows: Int64[np.ndarray, "n"]) -> Float16[np.ndarray, "n dim"]:
+    def take(
+        self, rows: Int64[np.ndarray, "n"], views: Int64[np.ndarray, "n"] | None = None
+    ) -> Float16[np.ndarray, "n dim"]:
         """The embeddings of these rows, read by memory map: only what is asked for comes into memory.
 
+        Args:
+            rows: numbers of rows.
+            views: which view of each row: 0 for the plain one, 1 to ``num_views`` for the others; None for all plain.
+
         Raises:
-            InputError: a foreign store's value is not a number or does not fit float16.
+            InputError: there is no such view, or a foreign store's value is not a number or does not fit float16.
         """
-        maps = self._mapped()
-        ends = np.cumsum([len(shard) for shard in maps])
+        view_of = np.zeros_like(rows) if views is None else views
+        if len(rows) and not 0 <= view_of.min() <= view_of.max() <= self.num_views:
+            raise InputError(f"{self.path} has {self.num_views} views of each row; embed it anew with more")
+        shard_of = np.searchsorted(self._ends, rows, side="right")
+        file_of = view_of * len(self.files) + shard_of
+        in_order = np.argsort(file_of, kind="stable")
         taken = np.empty((len(rows), self.dim), np.float16)
-        shard_of = np.searchsorted(ends, rows, side="right")
-        for number in np.unique(shard_of).tolist():
-            mine = np.flatnonzero(shard_of == number)
-            within = rows[mine] - ends[number] + len(maps[number])
-            taken[mine] = self._as_float16(maps[number][within], number)
+        for mine in np.split(in_order, 1 + np.flatnonzero(np.diff(file_of[in_order]))) if len(rows) else ():
+            shard, view = int(shard_of[mine[0]]), int(view_of[mine[0]])
+            mapped = self._mapped(shard, view)
+            taken[mine] = self._as_float16(mapped[rows[mine] - self._ends[shard] + len(mapped)], shard)
         return taken
 
     def iter_embeddings(self, batch: int) -> Iterator[Float16[np.ndarray, "n dim"]]:
@@ -183,19 +206,28 @@ class EmbeddingStore:
             for _ in self._shards():
                 pass
             return
-        for files, shard in zip(self.files, self.manifest.shards, strict=True):
-            for file, expected in zip(files, (shard.img_emb_sha256, shard.metadata_sha256), strict=True):
-                if sha256_of_file(file) != expected:
+        for shard, (_, metadata) in zip(self.manifest.shards, self.files, strict=True):
+            numbers = range(1 + self.num_views)
+            files = [metadata, *(img_emb_path(self.path, shard.number, view) for view in numbers)]
+            expected = [shard.metadata_sha256, shard.img_emb_sha256, *shard.views_sha256]
+            for file, checksum in zip(files, expected, strict=True):
+                if sha256_of_file(file) != checksum:
                     raise InputError(f"{file} is damaged (its checksum is wrong); restore it or embed anew")
 
-    def _mapped(self) -> tuple[np.ndarray, ...]:
-        if self._maps is None:
-            self._maps = tuple(map_embeddings(file) for file, _ in self.files)
-        return self._maps
+    def _mapped(self, shard: int, view: int = 0) -> np.ndarray:
+        """A shard's embeddings by memory map, which stays open."""
+        file = self.files[shard][0]
+        if view and self.manifest is not None:
+            file = img_emb_path(self.path, self.manifest.shards[shard].number, view)
+        if file not in self._maps:
+            if len(self._maps) == _MAX_MAPS:
+                self._maps.clear()
+            self._maps[file] = map_embeddings(file)
+        return self._maps[file]
 
     def _shards(self) -> Iterator[Float16[np.ndarray, "n dim"]]:
-        for number, shard in enumerate(self._mapped()):
-            yield self._as_float16(shard, number)
+        for number in range(len(self.files)):
+            yield self._as_float16(self._mapped(number), number)
 
     def _as_float16(self, embeddings: np.ndarray, shard: int) -> Float16[np.ndarray, "n dim"]:
         """Embeddings of a shard; those of littune's own stores were checked when they were written."""

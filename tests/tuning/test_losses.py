@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from littune.tuning.losses import softmax_loss
+from littune.tuning.losses import sigmoid_loss, softmax_loss
 
 
 def _unit(n: int, d: int, seed: int) -> torch.Tensor:
@@ -66,3 +66,44 @@ def test_uniform_logits_cost_the_logarithm_of_the_numbers_to_choose_from():
     positives = torch.tensor([[k % 3, k] for k in range(6)])
     loss = softmax_loss(images, texts, positives, torch.tensor(4.6))
     assert loss.item() == pytest.approx((math.log(6) + math.log(3)) / 2, rel=1e-5)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 10.0, 100.0])
+def test_sigmoid_equals_a_slow_loop_in_value_and_gradient(temperature):
+    positives = [(0, 0), (0, 1), (0, 2), (1, 3), (2, 3), (3, 4)]
+    leaves = [_unit(4, 6, 0), _unit(5, 6, 1), torch.tensor(math.log(temperature)).double(), torch.tensor(-2.7).double()]
+
+    def obvious(images, texts, log, bias):
+        total = torch.zeros(())
+        for i, image in enumerate(images):
+            for t, text in enumerate(texts):
+                logit = log.exp() * image @ text + bias
+                total = total - (logit if (i, t) in positives else -logit).sigmoid().log()
+        return total / len(images)
+
+    gradients = []
+    for loss_of in (
+        lambda images, texts, log, bias: sigmoid_loss(images, texts, torch.tensor(positives), log, bias),
+        obvious,
+    ):
+        own = [leaf.clone().requires_grad_() for leaf in leaves]
+        loss = loss_of(*own)
+        loss.backward()
+        gradients.append([loss.detach(), *(leaf.grad for leaf in own)])
+    for mine, slow in zip(*gradients, strict=True):
+        torch.testing.assert_close(mine, slow, rtol=1e-11, atol=1e-12)
+
+
+def test_sigmoid_of_even_odds_costs_log_2_for_every_text():
+    loss = sigmoid_loss(
+        torch.ones(3, 2), torch.ones(5, 2), torch.tensor([[0, 4]]), torch.tensor(0.0), torch.tensor(-2.0)
+    )
+    assert loss.item() == pytest.approx(5 * math.log(2))
+
+
+def test_sigmoid_stays_finite_where_every_answer_is_wrong_for_sure():
+    images = torch.eye(2)
+    wrong = torch.tensor([[0, 1], [1, 0]])
+    loss = sigmoid_loss(images, images, wrong, torch.tensor(math.log(1000.0)), torch.tensor(-5.0))
+    # A positive at -5, a negative at 995.
+    assert loss.item() == pytest.approx(995 + math.log1p(math.exp(5)), rel=1e-6)

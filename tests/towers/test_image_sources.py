@@ -138,7 +138,14 @@ def test_from_scratch_is_the_architecture_that_would_be_loaded(tmp_path: Path) -
 def test_from_scratch_takes_no_weights(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="'timm' takes no '@.*c.pth'"):
         load_image_tower(timm_spec(tmp_path), from_scratch=True)
-    with pytest.raises(InputError, match="image tower from scratch 'run:x' is of an unknown kind 'run'"):
-        load_image_tower("run:x", from_scratch=True)
     with pytest.raises(InputError, match="timm has no model 'resnet81'"):
         load_image_tower("timm:resnet81", from_scratch=True)
+
+
+def test_a_tower_like_that_of_a_run_may_be_drawn_anew(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    tower = load_image_tower("timm:test_vit", precision="float32", from_scratch=True)
+    tower.save_weights(tmp_path / "image_tower.safetensors")
+    drawn = [load_image_tower(f"run:{tmp_path}", precision="float32", from_scratch=True) for _ in range(2)]
+    assert drawn[0].preprocess == tower.preprocess
+    assert len({one.identity.weights for one in (tower, *drawn)}) == 3

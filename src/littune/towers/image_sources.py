@@ -36,7 +36,7 @@ def load_image_tower(
         precision: "float32", "bfloat16", or "auto" for bfloat16 where the hardware has it.
         weights: a file that ``ImageTower.save_weights`` wrote, to load instead of what the spec points to.
         from_scratch: draw the weights of the spec's architecture anew, from torch's random numbers, instead of loading
-            them; the tower has no classifier then.
+            them; the tower has no classifier then. Of a run, its tower's architecture and preprocessing are taken.
 
     Raises:
         InputError: the spec, the pooling, the device or the precision is unknown, or the weights cannot be had.
@@ -48,14 +48,15 @@ def load_image_tower(
 
 
 def _trunk(spec: str, pooling: str, weights: Path | None, from_scratch: bool) -> _Made:
-    if from_scratch:
-        assert weights is None, "weights are loaded or drawn"
-        parsed = parse_spec(spec, kinds=_DRAWERS, what="image tower from scratch")
-        return _DRAWERS[parsed.kind](parsed)
-    parsed = parse_spec(spec, kinds=(*_LOADERS, "run"), what="image tower")
+    what = "image tower from scratch" if from_scratch else "image tower"
+    sources = _DRAWERS if from_scratch else _LOADERS
+    parsed = parse_spec(spec, kinds=(*sources, "run"), what=what)
     if weights is not None:
+        assert not from_scratch, "weights are loaded or drawn"
         return _unbundled(weights, spec)
-    return _of_run(parsed, pooling) if parsed.kind == "run" else _LOADERS[parsed.kind](parsed)
+    if parsed.kind == "run":
+        return _of_run(parsed, pooling, from_scratch=from_scratch)
+    return sources[parsed.kind](parsed)
 
 
 # Each imports its library when it is needed: the command line must not wait for the others.
@@ -112,8 +113,8 @@ _DRAWERS: dict[str, Callable[[Spec], _Made]] = {"hf": _draw_hf, "package": _draw
 _BUILDERS: dict[str, Callable[[Mapping[str, Any]], Trunk]] = {"hf": _build_hf, "timm": _build_timm}
 
 
-def _of_run(spec: Spec, pooling: str) -> _Made:
-    """The image tower that the folder of a run carries, whatever spec it had there."""
+def _of_run(spec: Spec, pooling: str, *, from_scratch: bool) -> _Made:
+    """The image tower that the folder of a run carries, whatever spec it had there; or one like it, drawn anew."""
     without_checkpoint(spec, what="image tower")
     path = Path(spec.name).expanduser() / "image_tower.safetensors"
     if not path.is_file():
@@ -127,7 +128,7 @@ def _of_run(spec: Spec, pooling: str) -> _Made:
             f"image tower {spec.text!r} belongs to a run that pools with {about['pooling']}, not {pooling}; "
             f"write --pooling {about['pooling']}"
         )
-    return _built(about, tensors)
+    return _built(about, None if from_scratch else tensors)
 
 
 def _unbundled(path: Path, spec: str) -> _Made:
@@ -151,8 +152,9 @@ def _read_bundle(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     return about, tensors
 
 
-def _built(about: Mapping[str, str], tensors: Mapping[str, Tensor]) -> _Made:
+def _built(about: Mapping[str, str], tensors: Mapping[str, Tensor] | None) -> _Made:
     recipe = json.loads(about["recipe"])
     trunk = _BUILDERS[recipe["kind"]](recipe)
-    trunk.model.load_state_dict(tensors)
+    if tensors is not None:
+        trunk.model.load_state_dict(tensors)
     return trunk, Preprocess.from_dict(json.loads(about["preprocess"]))

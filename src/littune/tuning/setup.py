@@ -128,6 +128,11 @@ def set_up(config: TrainConfig, ranks: Ranks) -> Setup:
     )
 
 
+def spill_of(config: TrainConfig, ranks: Ranks) -> Path:
+    """Where images that lie in no file of their own are copied to while the run lasts."""
+    return config.out / f".images.{ranks.rank}.bin"
+
+
 def _from_stores(config: TrainConfig, begun: LiT | None) -> tuple[Corpus, _Images]:
     choices = [StoreChoice.parse(spec) for spec in config.store]
     center_on = open_complete(Path(config.center_on)) if config.center_on else None
@@ -155,7 +160,7 @@ def _from_pairs(config: TrainConfig, begun: LiT | None, ranks: Ranks) -> tuple[C
     tower = begun.image_tower if begun else _image_tower(config)
     fields = tuple(name.strip() for name in config.texts.split(",") if name.strip())
     source = open_pairs(config.pairs, texts=fields, image_field=config.image_field or None)
-    index = index_images(source, spill=config.out / f".images.{ranks.rank}.bin")
+    index = index_images(source, spill=spill_of(config, ranks))
     if index.skipped and ranks.is_first:
         first = index.skipped[0]
         log(
@@ -270,7 +275,9 @@ def _lock(model: LiT, config: TrainConfig, images: _Images) -> None:
     model.text.requires_grad_(config.trains_text)
     if config.trains_image:
         assert images.tower is not None
-        model.image = TrainedImageTower(images.tower, from_scratch=config.locking[0] == "u")
+        from_scratch = config.locking[0] == "u"
+        # In training mode, batch norms take the statistics of a micro-batch; those of pre-training stay as they are.
+        model.image = TrainedImageTower(images.tower, from_scratch=from_scratch).train(from_scratch)
 
 
 def _tokens(model: LiT, corpus: Corpus) -> Tokens:

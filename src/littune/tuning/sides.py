@@ -152,7 +152,10 @@ def live_rows(tower: ImageTower, pixels: PixelImages) -> Callable[[Indices, int]
 
 
 def graph_bytes(module: nn.Module, run: Callable[[], Tensor]) -> int:
-    """How much memory autograd keeps of ``run`` until its backward pass, the module's own weights not counted."""
+    """How much memory autograd keeps of ``run`` until its backward pass, the module's own weights not counted.
+
+    The module runs in eval mode, so that no batch norm learns from it.
+    """
     weights = {parameter.untyped_storage().data_ptr() for parameter in module.parameters()}
     kept: dict[int, int] = {}
 
@@ -162,8 +165,11 @@ def graph_bytes(module: nn.Module, run: Callable[[], Tensor]) -> int:
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
+    training = module.training
+    module.eval()
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         output = run()
+    module.train(training)
     return max(1, sum(kept.values()) + output.nbytes)
 
 

@@ -24,7 +24,7 @@ from littune.tuning.interrupt import stop_requests
 from littune.tuning.objective import objective_of
 from littune.tuning.optim import set_learning_rate
 from littune.tuning.probe import ProbeBatch
-from littune.tuning.setup import Setup, set_up
+from littune.tuning.setup import Setup, set_up, spill_of
 from littune.tuning.step import DivergedError, StepResult, contrastive_step
 from littune.tuning.tensorboard import TensorBoard
 
@@ -56,7 +56,10 @@ def fit(config: TrainConfig, *, probe: Probe | None = None) -> LiT:
         if is_run(config.out):
             log(f"{config.out} is finished: nothing to do")
         else:
-            _fit(config, probe, ranks)
+            try:
+                _fit(config, probe, ranks)
+            finally:
+                spill_of(config, ranks).unlink(missing_ok=True)
             ranks.wait()
         return LiT.load(config.out, device=config.device, precision=config.precision)
 

@@ -141,7 +141,7 @@ def _run(
             log(f"going on behind {before.num_taken:,} images of an earlier run ({before.num_rows:,} rows)")
     started = time.monotonic()
     total, shown = pairs.num_samples if ranks.is_first else None, 0
-    work = _work(tower, parts, writer, batch_size=batch_size, workers=workers, strict=strict)
+    work = _work(tower, parts, writer, ranks, batch_size=batch_size, workers=workers, strict=strict)
     try:
         with track("embedding", total=total, unit="images", quiet=not ranks.is_first) as advance, closing(work):
             for num_taken in work:
@@ -159,7 +159,14 @@ def _run(
 
 
 def _work(
-    tower: ImageTower, parts: Sequence[Part], writer: StoreWriter, *, batch_size: int, workers: int, strict: bool
+    tower: ImageTower,
+    parts: Sequence[Part],
+    writer: StoreWriter,
+    ranks: Ranks,
+    *,
+    batch_size: int,
+    workers: int,
+    strict: bool,
 ) -> Generator[int, None, None]:
     """Fill the store and finish it, or look on until another rank has; yields how many samples are dealt with."""
     yield writer.num_taken
@@ -176,6 +183,8 @@ def _work(
             yield writer.num_taken
     writer.finish()
     yield writer.num_taken
+    if ranks.is_first and not writer.manifest.complete:
+        log("this rank has done its share; waiting for the others")
     while not writer.manifest.complete:
         time.sleep(_SECONDS_BETWEEN_LOOKS)
         writer.look()

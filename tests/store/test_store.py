@@ -209,7 +209,7 @@ def test_its_files_are_those_that_others_read(tmp_path: Path) -> None:
 
 
 def test_a_foreign_store_is_read_when_admitted(foreign: Path) -> None:
-    with pytest.raises(InputError, match="allow foreign"):
+    with pytest.raises(InputError, match="--allow-foreign"):
         EmbeddingStore.open(foreign)
     store = EmbeddingStore.open(foreign, allow_foreign=True)
     assert (store.kind, store.num_rows, store.dim, store.identity, store.complete) == ("foreign", 4, 3, None, True)
@@ -220,6 +220,13 @@ def test_a_foreign_store_is_read_when_admitted(foreign: Path) -> None:
     assert store.keys() == ["2/0.jpg", "2/1.jpg", "10/0.jpg", "10/1.jpg"]
     assert store.sources() == ["metadata_2.parquet"] * 2 + ["metadata_10.parquet"] * 2
     store.verify()
+
+
+def test_what_it_looks_like(tmp_path: Path, foreign: Path) -> None:
+    write(tmp_path / "own", [pair_row(n) for n in range(3)], per_shard=2)
+    own = EmbeddingStore.open(tmp_path / "own")
+    assert repr(own) == f"EmbeddingStore('{own.path}': 3 rows × {own.dim}, images of {own.manifest.settings.tower})"
+    assert repr(EmbeddingStore.open(foreign, allow_foreign=True)).endswith(": 4 rows × 3, foreign)")
 
 
 def test_foreign_values_must_fit_float16(foreign: Path) -> None:
@@ -273,10 +280,16 @@ def test_verify_notices_one_flipped_bit(tmp_path: Path) -> None:
 
 
 def test_what_is_no_store_says_so(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no folder"):
+    with pytest.raises(InputError, match=r"none does not exist; make it with: .* --out .*none$"):
         EmbeddingStore.open(tmp_path / "none")
-    with pytest.raises(InputError, match="is no store"):
+    with pytest.raises(InputError, match=rf"is no store .*--pairs {tmp_path} .*--out stores/{tmp_path.name}$"):
         EmbeddingStore.open(tmp_path)
+    with pytest.raises(InputError, match=r"\*\.tar is no store \(a store is a folder\).*--pairs .*\*\.tar"):
+        EmbeddingStore.open(tmp_path / "*.tar")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.toml").touch()
+    with pytest.raises(InputError, match="is a run, no store"):
+        EmbeddingStore.open(tmp_path / "run")
     (tmp_path / "manifest.json").write_text('{"format": "littune-store", "version": 9}')
     with pytest.raises(InputError, match="version 9"):
         EmbeddingStore.open(tmp_path)

@@ -54,5 +54,12 @@ def test_stores_that_do_not_go_together(make_store: MakeStore) -> None:
     a, other = make_store("a"), make_store("b", weights="v" * 64)
     with pytest.raises(MismatchError, match="do not train together: other weights"):
         load_images([choice(a), choice(other)])
-    with pytest.raises(InputError, match="no text in synonyms"):
+    with pytest.raises(InputError, match=r"no text in synonyms; .* \(caption, captions, keywords\)"):
         load_corpus([choice(a, fields=("synonyms",))])
+
+
+def test_a_foreign_store_is_not_trained_on(make_store: MakeStore) -> None:
+    store = make_store("a")
+    (store.path / "manifest.json").unlink()
+    with pytest.raises(InputError, match=r"train takes no foreign stores; embed anew"):
+        load_corpus([choice(store)])

@@ -16,6 +16,7 @@ from jaxtyping import Float16, Int64
 
 from littune.base.errors import InputError
 from littune.base.files import sha256_of_file
+from littune.pairs.patterns import is_pattern
 from littune.pairs.texts import texts_from
 from littune.store.manifest import FILENAME, Manifest, has_manifest
 from littune.store.shards import (
@@ -85,12 +86,17 @@ class EmbeddingStore:
         if not allow_foreign:
             raise InputError(
                 f"{folder} holds embeddings that littune did not write, so nothing tells which tower made them; "
-                "if you know that the tower is right, allow foreign stores"
+                "if you know that the tower is right, admit it with --allow-foreign (eval, search)"
             )
         shapes = [check_shard(*pair) for pair in files]
         if len({dim for _, dim in shapes}) > 1:
             raise InputError(f"{folder / 'img_emb'} holds embeddings of different widths; they are no one store")
         return cls(folder, None, files, [rows for rows, _ in shapes], shapes[0][1])
+
+    def __repr__(self) -> str:
+        of = f" of {self.manifest.settings.tower}" if self.manifest else ""
+        unfinished = "" if self.complete else ", unfinished"
+        return f"EmbeddingStore({str(self.path)!r}: {self.num_rows:,} rows × {self.dim}, {self.kind}{of}{unfinished})"
 
     @property
     def kind(self) -> str:
@@ -276,17 +282,24 @@ def _fields(row: Mapping[str, Any]) -> dict[str, object]:
 
 
 def _foreign_files(folder: Path) -> list[tuple[Path, Path]]:
-    if not folder.is_dir():
-        raise InputError(f"{folder} is no folder, so no store; make one with: littune embed --out {folder}")
     img_emb = sorted((folder / "img_emb").glob("*.npy"), key=number_of)
     metadata = sorted((folder / "metadata").glob("*.parquet"), key=number_of)
     if not img_emb:
-        raise InputError(
-            f"{folder} is no store (no {FILENAME} and no img_emb/*.npy); make one with: littune embed --out {folder}"
-        )
+        raise InputError(_no_store(folder))
     if [number_of(file) for file in img_emb] != [number_of(file) for file in metadata]:
         raise InputError(
             f"{folder}: the {len(img_emb)} files of img_emb and {len(metadata)} of metadata are not numbered alike; "
             "each img_emb_N.npy needs its metadata_N.parquet"
         )
     return list(zip(img_emb, metadata, strict=True))
+
+
+def _no_store(path: Path) -> str:
+    """What a path is that is no store, and the command that makes one."""
+    if not path.exists() and not is_pattern(str(path)):
+        return f"the store {path} does not exist; make it with: littune embed --pairs … --image … --out {path}"
+    if (path / "config.toml").is_file():
+        return f"{path} is a run, no store; name the store that embed made"
+    why = f"no {FILENAME} and no img_emb/*.npy in it" if path.is_dir() else "a store is a folder"
+    stem = path.resolve().stem if path.exists() else "new"
+    return f"{path} is no store ({why}); make one with: littune embed --pairs {path} --image … --out stores/{stem}"

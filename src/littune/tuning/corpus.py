@@ -102,7 +102,10 @@ def load_corpus(choices: Sequence[StoreChoice]) -> Corpus:
         count = sum(len(row) for row in rows)
         if not count:
             fields = ", ".join(choice.fields) or "captions"
-            raise InputError(f"{store.path} has no text in {fields}; name fields that it has: PATH:WEIGHT:FIELD,…")
+            there = ", ".join(sorted({name for row in store.fields() for name in row})) or "none at all"
+            raise InputError(
+                f"{store.path} has no text in {fields}; name fields that it has ({there}): PATH:WEIGHT:FIELD,…"
+            )
         if round(choice.weight * count) < 1:
             raise InputError(f"{store.path}: the weight {choice.weight} leaves none of its pairs; raise it")
     return number_texts(chain.from_iterable(per_store), np.repeat([c.weight for c in choices], [*map(len, per_store)]))
@@ -164,9 +167,11 @@ def open_complete(path: Path) -> EmbeddingStore:
     """The finished store at ``path``.
 
     Raises:
-        InputError: there is none, or it is unfinished or empty.
+        InputError: there is none, or it is foreign, unfinished or empty.
     """
-    store = EmbeddingStore.open(path)
+    store = EmbeddingStore.open(path, allow_foreign=True)
+    if store.manifest is None:
+        raise InputError(f"{path} does not say which image tower made it: train takes no foreign stores; embed anew")
     if not store.complete:
         raise InputError(f"the store {path} is not finished; run its embed command again first")
     if not store.num_rows:
@@ -179,8 +184,7 @@ def _reference(stores: Sequence[EmbeddingStore]) -> EmbeddingStore:
 
 
 def _settings(store: EmbeddingStore) -> Settings:
-    if store.manifest is None:
-        raise InputError(f"{store.path} does not say which image tower it is of, so no run can read it out; embed anew")
+    assert store.manifest is not None, "open_complete refuses foreign stores"
     return store.manifest.settings
 
 

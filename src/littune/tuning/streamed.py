@@ -12,8 +12,6 @@ of everyone's texts.
 """
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,6 +21,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from littune.base.distributed import ALONE, Ranks
+from littune.tuning.tiles import Gradients, Share, share_of, total
 
 # 1024 × 1024 float32 logits and their few companions fit the caches of a CPU.
 MAX_CELLS = 2**20
@@ -55,12 +54,12 @@ def streamed_softmax_loss(
     """
     needed = _needed(images, texts, log_temperature)
     with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
-        share = _share(images, texts, positives, log_temperature, ranks, max_cells)
+        share = share_of(images, texts, positives, log_temperature, ranks, max_cells)
         rows, columns, of_pairs = _log_sum_exps(share, ranks)
         weights = _weights(share, positives)
         own = 0.5 * rows.values().sum() / share.num_images - (weights * of_pairs).sum()
         loss = ranks.sum(own) + 0.5 * columns.values().mean()
-        gradients = _Gradients(share, needed)
+        gradients = Gradients(share, needed)
         if any(needed):
             _add_softmax_slopes(gradients, share, rows, columns, weights.to(images.dtype))
     return _with_gradients(loss, gradients.of_inputs(ranks), images, texts, log_temperature)
@@ -91,8 +90,8 @@ def streamed_sigmoid_loss(
     """
     needed = _needed(images, texts, log_temperature, bias)
     with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
-        share = _share(images, texts, positives, log_temperature, ranks, max_cells)
-        gradients = _Gradients(share, needed)
+        share = share_of(images, texts, positives, log_temperature, ranks, max_cells)
+        gradients = Gradients(share, needed)
         own = images.new_zeros((), dtype=torch.float64)
         for tile in share.tiles:
             products = share.products(tile)
@@ -100,109 +99,13 @@ def streamed_sigmoid_loss(
             logits = products + bias
             logits[tile.cells] = -logits[tile.cells]
             # Beyond the threshold softplus(x) is x, to float64's last digit.
-            own += _total(F.softplus(logits, threshold=40)) / share.num_images
+            own += total(F.softplus(logits, threshold=40)) / share.num_images
             if any(needed):
                 slopes = logits.sigmoid_().div_(share.num_images)
                 slopes[tile.cells] = -slopes[tile.cells]
                 gradients.add(tile, slopes, products)
         loss = ranks.sum(own)
     return _with_gradients(loss, gradients.of_inputs(ranks), images, texts, log_temperature, bias)
-
-
-# --- The tiles of a rank's share of the logits ---
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Tile:
-    """Some rows and columns of the share's logits, and its positives that lie there.
-
-    Attributes:
-        rows: positions in the share's images.
-        columns: positions in the share's texts.
-        pairs: numbers of the share's pairs that lie in the tile.
-        cells: where they lie, as an index of the tile.
-    """
-
-    rows: slice
-    columns: slice
-    pairs: Int[Tensor, " n"]
-    cells: tuple[Int[Tensor, " n"], Int[Tensor, " n"]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Share:
-    """A rank's share of the logits: its own images against the texts of all ranks.
-
-    Attributes:
-        images: its own.
-        texts: all ranks' texts.
-        own_texts: which of them are its own.
-        num_images: all ranks' number of images.
-        pairs: the positives of its own images; images count from its own first.
-        temperature: the factor on the products.
-        tiles: they cover the share.
-    """
-
-    images: Float[Tensor, "i d"]
-    texts: Float[Tensor, "t d"]
-    own_texts: slice
-    num_images: int
-    pairs: Int[Tensor, "q 2"]
-    temperature: float
-    tiles: list[_Tile]
-
-    def products(self, tile: _Tile) -> Float[Tensor, "h w"]:
-        """Temperature times cosine."""
-        return (self.images[tile.rows] * self.temperature) @ self.texts[tile.columns].T
-
-
-def _share(
-    images: Float[Tensor, "i d"],
-    texts: Float[Tensor, "t d"],
-    positives: Int[Tensor, "p 2"],
-    log_temperature: Float[Tensor, ""],
-    ranks: Ranks,
-    max_cells: int,
-) -> _Share:
-    assert images.dtype == texts.dtype and images.dtype in (torch.float32, torch.float64), "half precision errs by 0.05"
-    counts = ranks.gather(torch.tensor([[len(images), len(texts)]], device=images.device))
-    first_image, first_text = counts[: ranks.rank].sum(dim=0).tolist()
-    all_texts = ranks.gather(texts)
-    pairs = positives - positives.new_tensor([first_image, 0])
-    pairs = pairs[(pairs[:, 0] >= 0) & (pairs[:, 0] < len(images))]
-    return _Share(
-        images=images,
-        texts=all_texts,
-        own_texts=slice(first_text, first_text + len(texts)),
-        num_images=int(counts[:, 0].sum()),
-        pairs=pairs,
-        temperature=float(log_temperature.double().exp()),
-        tiles=list(_tiles(len(images), len(all_texts), pairs, max_cells)),
-    )
-
-
-def _tiles(num_rows: int, num_columns: int, pairs: Int[Tensor, "q 2"], max_cells: int) -> Iterator[_Tile]:
-    """Squares, where there are rows and columns enough."""
-    if num_rows == 0:
-        return
-    height = min(num_rows, math.isqrt(max_cells))
-    width = min(num_columns, max_cells // height)
-    height = min(num_rows, max_cells // width)
-    down, across = -(-num_rows // height), -(-num_columns // width)
-    number = pairs[:, 0] // height * across + pairs[:, 1] // width
-    cuts = torch.split(number.argsort(), torch.bincount(number, minlength=down * across).tolist())
-    for number_of_tile, inside in enumerate(cuts):
-        top, left = number_of_tile // across * height, number_of_tile % across * width
-        row, column = (pairs[inside] - pairs.new_tensor([top, left])).unbind(dim=1)
-        yield _Tile(
-            rows=slice(top, min(top + height, num_rows)),
-            columns=slice(left, min(left + width, num_columns)),
-            pairs=inside,
-            cells=(row, column),
-        )
-
-
-# --- The softmax loss's two passes ---
 
 
 class _LogSumExps:
@@ -232,7 +135,7 @@ class _LogSumExps:
         return self.maxima.double() + self.sums.log()
 
 
-def _log_sum_exps(share: _Share, ranks: Ranks) -> tuple[_LogSumExps, _LogSumExps, Float64[Tensor, " q"]]:
+def _log_sum_exps(share: Share, ranks: Ranks) -> tuple[_LogSumExps, _LogSumExps, Float64[Tensor, " q"]]:
     """Those of the share's rows, those of the whole columns, and the logits of the share's pairs."""
     rows, columns = _LogSumExps(len(share.images), share.images), _LogSumExps(len(share.texts), share.images)
     of_pairs = share.images.new_zeros(len(share.pairs), dtype=torch.float64)
@@ -245,7 +148,7 @@ def _log_sum_exps(share: _Share, ranks: Ranks) -> tuple[_LogSumExps, _LogSumExps
     return rows, columns, of_pairs
 
 
-def _weights(share: _Share, positives: Int[Tensor, "p 2"]) -> Float64[Tensor, " q"]:
+def _weights(share: Share, positives: Int[Tensor, "p 2"]) -> Float64[Tensor, " q"]:
     """What each of the share's pairs counts in the loss: its part of its image's target and of its text's."""
     image, text = share.pairs.unbind(dim=1)
     of_image = torch.bincount(image, minlength=len(share.images))[image] * share.num_images
@@ -254,7 +157,7 @@ def _weights(share: _Share, positives: Int[Tensor, "p 2"]) -> Float64[Tensor, " 
 
 
 def _add_softmax_slopes(
-    gradients: "_Gradients", share: _Share, rows: _LogSumExps, columns: _LogSumExps, weights: Float[Tensor, " q"]
+    gradients: Gradients, share: Share, rows: _LogSumExps, columns: _LogSumExps, weights: Float[Tensor, " q"]
 ) -> None:
     # exp(logit - maximum) / sum, and not exp(logit - log-sum-exp): rounding the latter would shift a whole row.
     row_factors = (0.5 / share.num_images / rows.sums).to(weights.dtype)
@@ -268,45 +171,8 @@ def _add_softmax_slopes(
         gradients.add(tile, slopes, logits)
 
 
-# --- The gradients ---
-
-
 def _needed(*inputs: Tensor) -> tuple[bool, ...]:
     return tuple(torch.is_grad_enabled() and one.requires_grad for one in inputs)
-
-
-class _Gradients:
-    """The loss's gradients of the inputs that need one, in their order, as the tiles add to them."""
-
-    def __init__(self, share: _Share, needed: tuple[bool, ...]) -> None:
-        self._share = share
-        scalar = share.images.new_zeros((), dtype=torch.float64)
-        inputs = (share.images, share.texts, scalar, scalar)
-        self._sums = [torch.zeros_like(one) if need else None for one, need in zip(inputs, needed, strict=False)]
-
-    def add(self, tile: _Tile, slopes: Float[Tensor, "h w"], products: Float[Tensor, "h w"]) -> None:
-        """Add a tile's part, given the loss's gradients of its logits, which are used up."""
-        share = self._share
-        images, texts, log_temperature, *bias = self._sums
-        if images is not None:
-            images[tile.rows].addmm_(slopes, share.texts[tile.columns], alpha=share.temperature)
-        if texts is not None:
-            texts[tile.columns].addmm_(slopes.T, share.images[tile.rows], alpha=share.temperature)
-        for one in bias:
-            if one is not None:
-                one += _total(slopes)
-        if log_temperature is not None:
-            log_temperature += _total(slopes.mul_(products))
-
-    def of_inputs(self, ranks: Ranks) -> list[Tensor | None]:
-        """The gradients; of the texts, the sum of all ranks' parts for this rank's own."""
-        images, texts, *scalars = self._sums
-        return [images, None if texts is None else ranks.sum(texts)[self._share.own_texts], *scalars]
-
-
-def _total(numbers: Float[Tensor, "h w"]) -> Float64[Tensor, ""]:
-    """The sum, in float64 from rows on."""
-    return numbers.sum(dim=1).double().sum()
 
 
 class _Known(torch.autograd.Function):

@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,13 +13,8 @@ from littune.base.distributed import Ranks
 from littune.base.errors import InputError
 from littune.base.files import littune_cache, write_atomic
 from littune.base.progress import log
-from littune.config import BIAS, MAX_TOKENS, TEMPERATURE, Augment, StoreChoice, TrainConfig
+from littune.config import BIAS, MAX_TOKENS, TEMPERATURE, TrainConfig
 from littune.model.lit import LiT
-from littune.model.reference import ImageReference
-from littune.pairs.images import index_images
-from littune.pairs.open import open_pairs
-from littune.towers.image import ImageTower
-from littune.towers.image_sources import load_image_tower
 from littune.towers.image_trained import TrainedImageTower
 from littune.towers.precision import usable_device, wants_bfloat16
 from littune.towers.text import TextTower, Tokens
@@ -28,17 +22,11 @@ from littune.towers.text_sources import load_text_tower
 from littune.tuning.batches import Batches
 from littune.tuning.corpus import (
     Corpus,
-    StoredImages,
-    image_reference,
-    load_corpus,
-    load_images,
-    number_texts,
-    open_complete,
 )
 from littune.tuning.groups import Rule, apply_rules, parameter_groups
 from littune.tuning.optim import make_optimizer
-from littune.tuning.pixels import PixelImages
 from littune.tuning.sides import Table, TunedImages, TunedTexts, live_rows
+from littune.tuning.sources import ImageSource, from_pairs, from_stores
 from littune.tuning.step import Side
 
 # New heads learn beside a pre-trained tower, which bears only small steps.
@@ -72,19 +60,6 @@ class Setup:
     about: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Images:
-    """The image side before the model is built: how rows are looked up, or which tower is trained on which pixels."""
-
-    reference: ImageReference
-    center: Float[Tensor, " image_dim"]
-    name: Callable[[int], str]
-    contents: str
-    stored: StoredImages | None = None
-    pixels: PixelImages | None = None
-    tower: ImageTower | None = None
-
-
 def set_up(config: TrainConfig, ranks: Ranks) -> Setup:
     """Open, load and lock.
 
@@ -95,7 +70,7 @@ def set_up(config: TrainConfig, ranks: Ranks) -> Setup:
     device = usable_device(config.device)
     torch.manual_seed(config.seed)
     begun = LiT.load(config.from_run, device=config.device, precision=config.precision) if config.from_run else None
-    corpus, images = _from_stores(config, begun) if config.store else _from_pairs(config, begun, ranks)
+    corpus, images = from_stores(config, begun) if config.store else from_pairs(config, begun, ranks)
     torch.manual_seed(config.seed)  # once more: heads are drawn alike, whatever an image tower drew before them
     model = _begun(config, begun, images) if begun else _new_model(config, corpus, images)
     _lock(model, config, images)
@@ -128,96 +103,7 @@ def set_up(config: TrainConfig, ranks: Ranks) -> Setup:
     )
 
 
-def spill_of(config: TrainConfig, ranks: Ranks) -> Path:
-    """Where images that lie in no file of their own are copied to while the run lasts."""
-    return config.out / f".images.{ranks.rank}.bin"
-
-
-def _from_stores(config: TrainConfig, begun: LiT | None) -> tuple[Corpus, _Images]:
-    choices = [StoreChoice.parse(spec) for spec in config.store]
-    center_on = open_complete(Path(config.center_on)) if config.center_on else None
-    corpus = load_corpus(choices)
-    stored = load_images(choices, center=config.center, center_on=center_on, seed=config.seed)
-    if begun is not None:
-        for store in stored.stores:
-            begun.check_store(store, allow_foreign=True)
-    keys = [f"{key} in {store.path}" for store in stored.stores for key in store.keys()]  # noqa: SIM118 - no dict
-    reference = image_reference(stored.stores)
-    return corpus, _Images(
-        reference=reference,
-        center=stored.image_center,
-        name=keys.__getitem__,
-        contents=f"{reference.identity} {stored.checksums()}",
-        stored=stored,
-    )
-
-
-def _from_pairs(config: TrainConfig, begun: LiT | None, ranks: Ranks) -> tuple[Corpus, _Images]:
-    if begun is not None and config.image:
-        raise InputError(f"--from {config.from_run} brings its image tower; leave out --image {config.image}")
-    if begun is not None and config.locking[0] == "u":
-        raise InputError(f"--from {config.from_run} brings a trained image tower: --locking U{config.locking[1]}")
-    tower = begun.image_tower if begun else _image_tower(config)
-    fields = tuple(name.strip() for name in config.texts.split(",") if name.strip())
-    source = open_pairs(config.pairs, texts=fields, image_field=config.image_field or None)
-    index = index_images(source, spill=spill_of(config, ranks))
-    if index.skipped and ranks.is_first:
-        first = index.skipped[0]
-        log(
-            f"skipped {len(index.skipped):,} of {config.pairs}, the first {first.key} in {first.source}: {first.reason}"
-        )
-    corpus = number_texts(index.texts, np.ones(len(index.texts)))
-
-    def pixels(augment: Augment, *, flip: bool) -> PixelImages:
-        return PixelImages(
-            index=index,
-            preprocess=tower.preprocess,
-            augment=augment,
-            flip=flip,
-            seed=config.seed,
-            workers=config.workers,
-        )
-
-    center = torch.zeros(tower.dim)
-    if config.center_on:
-        center = load_images([StoreChoice(path=Path(config.center_on))], center="mean").image_center
-    elif begun is not None and not begun.image:
-        center = begun.center.cpu()
-    elif not config.trains_image and config.center == "mean":
-        center = _mean(tower, pixels("none", flip=False), len(index.texts), ranks)
-    reference = ImageReference(spec=tower.spec, pooling=tower.pooling, identity=tower.identity)
-    return corpus, _Images(
-        reference=reference,
-        center=center,
-        name=index.name,
-        contents=f"{tower.identity} {index.fingerprint}",
-        pixels=pixels(config.augment, flip=config.flip),
-        tower=tower,
-    )
-
-
-def _image_tower(config: TrainConfig) -> ImageTower:
-    return load_image_tower(
-        config.image,
-        pooling=config.image_pooling,
-        device=config.device,
-        precision=config.precision,
-        from_scratch=config.locking[0] == "u",
-    )
-
-
-def _mean(tower: ImageTower, pixels: PixelImages, count: int, ranks: Ranks) -> Float[Tensor, " image_dim"]:
-    """The mean embedding of all images, each rank running its share; a store has it at hand."""
-    log(f"centring on the mean of {count:,} images, which takes one run of the image tower over them")
-    rows = live_rows(tower, pixels)
-    total = torch.zeros(tower.dim, dtype=torch.float64)
-    mine = np.arange(count)[ranks.share(count)]
-    for start in range(0, len(mine), 256):
-        total += rows(mine[start : start + 256], 0).double().sum(dim=0)
-    return (ranks.sum(total) / count).float()
-
-
-def _new_model(config: TrainConfig, corpus: Corpus, images: _Images) -> LiT:
+def _new_model(config: TrainConfig, corpus: Corpus, images: ImageSource) -> LiT:
     if config.loss == "sigmoid":
         bias = BIAS if config.bias is None else config.bias
     model = LiT(
@@ -233,7 +119,7 @@ def _new_model(config: TrainConfig, corpus: Corpus, images: _Images) -> LiT:
     return model
 
 
-def _begun(config: TrainConfig, model: LiT, images: _Images) -> LiT:
+def _begun(config: TrainConfig, model: LiT, images: ImageSource) -> LiT:
     """The model of ``--from``."""
     named = f"--from {config.from_run}"
     if config.text and config.text != model.text.spec:
@@ -270,7 +156,7 @@ def _text_tower(config: TrainConfig, corpus: Corpus) -> TextTower:
     )
 
 
-def _lock(model: LiT, config: TrainConfig, images: _Images) -> None:
+def _lock(model: LiT, config: TrainConfig, images: ImageSource) -> None:
     """Locking is data: what is locked needs no gradient."""
     model.text.requires_grad_(config.trains_text)
     if config.trains_image:
@@ -288,7 +174,7 @@ def _tokens(model: LiT, corpus: Corpus) -> Tokens:
     return tokens
 
 
-def _image_side(config: TrainConfig, model: LiT, images: _Images, device: torch.device) -> Side:
+def _image_side(config: TrainConfig, model: LiT, images: ImageSource, device: torch.device) -> Side:
     if images.stored is not None:
         return Table(images.stored.rows)
     assert images.pixels is not None and images.tower is not None

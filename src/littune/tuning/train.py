@@ -24,7 +24,8 @@ from littune.tuning.interrupt import stop_requests
 from littune.tuning.objective import objective_of
 from littune.tuning.optim import set_learning_rate
 from littune.tuning.probe import ProbeBatch
-from littune.tuning.setup import Setup, set_up, spill_of
+from littune.tuning.setup import Setup, set_up
+from littune.tuning.sources import spill_of
 from littune.tuning.step import DivergedError, StepResult, contrastive_step
 from littune.tuning.tensorboard import TensorBoard
 

@@ -9,6 +9,7 @@ and scoring or searching a store, never need it. One that is trained is a part o
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,24 +18,22 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from jaxtyping import Float
-from PIL import Image
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from littune.base.errors import InputError, MismatchError
 from littune.base.files import write_bytes, write_json
+from littune.model.pictures import Picture, open_picture
 from littune.model.prompts import DEFAULT_TEMPLATES
 from littune.model.reference import ImageReference as ImageReference
 from littune.model.run_files import FORMAT, VERSION, Heads, image_reference, read_about, read_tensors, shape_of
 from littune.model.zero_shot import zero_shot_classifier
-from littune.pairs.decode import DecodeError, decode, to_rgb
 from littune.store.store import EmbeddingStore
 from littune.towers.image import ImageTower
 from littune.towers.image_trained import TrainedImageTower
 from littune.towers.precision import usable_device
 from littune.towers.text import TextTower
 
-Picture = str | Path | bytes | Image.Image
 Array = npt.NDArray[np.float32]
 
 EPSILON = 1e-8
@@ -184,7 +183,8 @@ class LiT(nn.Module):
         tower = self.image_tower
         rows = [np.zeros((0, self.dim), np.float32)]
         for start in range(0, len(pictures), batch_size):
-            pixels = torch.stack([tower.preprocess(_open(picture)) for picture in pictures[start : start + batch_size]])
+            opened = map(open_picture, pictures[start : start + batch_size])
+            pixels = torch.stack([tower.preprocess(picture) for picture in opened])
             rows.append(self.project_images(tower.encode(pixels).to(self.center.device)).cpu().numpy())
         return np.concatenate(rows)
 
@@ -218,7 +218,7 @@ class LiT(nn.Module):
         """The labels with their probabilities for one picture, the likeliest first.
 
         Raises:
-            InputError: there are no labels, or a template has no ``{}``.
+            InputError: there are no labels, one is repeated, they are one string, or a template has no ``{}``.
         """
         return self.classify_many([image], labels, templates=templates)[0]
 
@@ -226,8 +226,7 @@ class LiT(nn.Module):
         self, images: Iterable[Picture], labels: Sequence[str], *, templates: Sequence[str] = DEFAULT_TEMPLATES
     ) -> list[list[Score]]:
         """``classify`` for several pictures; the labels are embedded once."""
-        if not labels:
-            raise InputError("there are no labels to choose from; give at least one")
+        _check_lists(labels, templates)
         classifier = zero_shot_classifier(self.encode_text, labels, templates)
         logits = self.logit_scale * self.encode_image(images) @ classifier.T
         return [_ranked(labels, row) for row in torch.from_numpy(logits).softmax(dim=1).tolist()]
@@ -285,15 +284,19 @@ def normalize(rows: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
     return rows / (lengths + EPSILON)
 
 
-def _open(picture: Picture) -> Image.Image:
-    if isinstance(picture, Image.Image):
-        return to_rgb(picture)
-    if isinstance(picture, bytes):
-        return decode(picture)
-    try:
-        return decode(Path(picture))
-    except DecodeError as error:
-        raise InputError(f"{picture}: {error}") from error
+def _check_lists(labels: Sequence[str], templates: Sequence[str]) -> None:
+    """Refuse what would be taken for a list of characters, and labels that share their probability."""
+    for name, given, example in (
+        ("labels", labels, '["cat", "dog"]'),
+        ("templates", templates, '["a photo of a {}."]'),
+    ):
+        if isinstance(given, str):
+            raise InputError(f"the {name} are one string, {given!r}; give a list: {name}={example}")
+    if not labels:
+        raise InputError("there are no labels to choose from; give at least one")
+    repeated = next((label for label, count in Counter(labels).items() if count > 1), None)
+    if repeated is not None:
+        raise InputError(f"the label {repeated!r} is given more than once; give it once")
 
 
 def _ranked(labels: Sequence[str], probabilities: Sequence[float]) -> list[Score]:

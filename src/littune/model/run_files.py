@@ -27,8 +27,10 @@ def read_about(path: Path) -> dict[str, object]:
     """What ``model.json`` says.
 
     Raises:
-        InputError: the folder is no run, an unfinished one, or one of another version.
+        InputError: there is no such folder, or it is no run, an unfinished one, or one of another version.
     """
+    if not path.exists():
+        raise InputError(f"the run {path} does not exist")
     if not is_run(path):
         unfinished = (path / "config.toml").is_file()
         what = "a run that is not finished; train it with the same command again" if unfinished else "no littune run"

@@ -15,8 +15,6 @@ def config(**changes: object) -> TrainConfig:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("store", ()),
-        ("text", ""),
         ("batch_size", 1),
         ("epochs", 0),
         ("lr", 0.0),
@@ -30,6 +28,14 @@ def config(**changes: object) -> TrainConfig:
 def test_an_unusable_value_is_named(name: str, value: object) -> None:
     with pytest.raises(InputError, match=f"{name} = "):
         config(**{name: value})
+
+
+def test_what_is_missing_is_named() -> None:
+    for name, value in (("store", ()), ("text", "")):
+        with pytest.raises(InputError, match=f"--{name} [A-Z]+ is missing"):
+            config(**{name: value})
+    with pytest.raises(InputError, match="store = .* unset with --pairs"):
+        config(pairs="photos/")
 
 
 def test_learning_rate_follows_the_locking_unless_set() -> None:

@@ -165,10 +165,11 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
             _check(getattr(self, name) in choices, name, getattr(self, name), f"one of {', '.join(choices)}")
-        _check(
-            bool(self.store) != bool(self.pairs), "store", self.store, "at least one store, or else --pairs be given"
-        )
-        _check(bool(self.text or self.from_run), "text", self.text, "a text tower's spec, or --from a run")
+        if not (self.store or self.pairs):
+            raise InputError("--store PATH is missing: what to train on; or give --pairs SPEC")
+        _check(not (self.store and self.pairs), "store", self.store, "unset with --pairs")
+        if not (self.text or self.from_run):
+            raise InputError("--text SPEC is missing: the text tower, as in --text package:minilm; or give --from RUN")
         _check(self.batch_size >= 2, "batch_size", self.batch_size, "at least 2")
         _check(self.epochs >= 1, "epochs", self.epochs, "at least 1")
         _check(self.workers >= 1, "workers", self.workers, "at least 1")

@@ -18,7 +18,7 @@ SaveTextModel = Callable[..., Path]
     [
         ("minilm", "text tower 'minilm' does not say what kind it is; write KIND:NAME with KIND one of hf, package"),
         ("scrach:S", "text tower 'scrach:S' is of an unknown kind 'scrach'; did you mean 'scratch'?"),
-        ("package:bert", "there is no packaged text tower 'bert'; choose one of minilm"),
+        ("package:bert", "text tower 'package:bert' is unknown; choose one of package:minilm"),
         ("package:minilm@x", "'package' takes no '@x'"),
         ("scratch:XL", "the text transformer has no size 'XL'; choose one of Ti, S, B, L"),
         ("hf:./nowhere", "the folder ./nowhere does not exist"),

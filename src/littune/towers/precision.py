@@ -14,7 +14,8 @@ def usable_device(name: str | torch.device) -> torch.device:
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device {str(name)!r} cannot be used here: {first_line(error)}") from error
+        hint = "did you mean 'cuda'?" if "gpu" in str(name).lower() else first_line(error)
+        raise InputError(f"device {str(name)!r} cannot be used here: {hint}") from error
 
 
 def wants_bfloat16(device: str | torch.device, precision: str) -> bool:

@@ -89,7 +89,8 @@ def _from_hf(spec: Spec, options: _Options) -> TextTower:
 
 def _from_package(spec: Spec, options: _Options) -> TextTower:
     if spec.name not in _PACKAGES:
-        raise InputError(f"there is no packaged text tower {spec.name!r}; choose one of {', '.join(_PACKAGES)}")
+        known = ", ".join(f"package:{name}" for name in _PACKAGES)
+        raise InputError(f"text tower {spec.text!r} is unknown; choose one of {known}")
     package = _PACKAGES[spec.name]
     files = {
         Path(relative).name: package_file(package.distribution, package.module, relative, sha256)

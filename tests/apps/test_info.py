@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from littune.apps.info import describe
+from littune.apps.info import describe, to_text
 from littune.base.errors import InputError
 from littune.store.shards import Row
 from tests.evaluation.conftest import MakeStore
@@ -14,6 +14,14 @@ def test_a_store(make_store: MakeStore) -> None:
     store = make_store([Row(key="a", source="s", texts=("x",))], [[1.0, 0.0, 0.0]], finish=False)
     about = describe(str(store.path))
     assert (about["kind"], about["rows"], about["dimensions"], about["complete"]) == ("store", 1, 3, False)
+
+    assert about["image tower"] == store.manifest.settings.tower
+
+
+def test_what_it_looks_like() -> None:
+    about = {"kind": "store", "complete": True, "identity": {"dim": 3, "deeper": {"a": None}}, "none": [], "no": {}}
+    lines = ["kind: store", "complete: yes", "identity:", "  dim: 3", "  deeper:", "    a: unknown", "classes: x, y"]
+    assert to_text(about | {"classes": ["x", "y"]}).split("\n") == lines
 
 
 def test_pairs(pair_folder: Path) -> None:

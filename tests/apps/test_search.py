@@ -26,6 +26,11 @@ def test_the_nearest_come_first_and_equal_ones_in_the_store_s_order(model: Color
     assert hits[0].to_dict()["caption"] == "a red square"
 
 
+def test_a_store_is_searched_by_its_folder(model: ColorReader, store: EmbeddingStore) -> None:
+    for folder in (store.path, str(store.path)):
+        assert Index(model, folder).search("green", k=1) == Index(model, store).search("green", k=1)
+
+
 def test_several_queries_and_more_than_there_is(model: ColorReader, store: EmbeddingStore) -> None:
     index = Index(model, store)
     green, blue = index.search_many(["green", "blue"], k=99)

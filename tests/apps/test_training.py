@@ -17,8 +17,10 @@ def test_stores_or_their_specs_train_and_are_scored(make_store: MakeStore, tmp_p
     model = lt.train(store, out=tmp_path / "run", **settings)
     again = lt.train([f"{store.path}"], out=str(tmp_path / "run"), **settings)
     assert (model.encode_text("number 1") == again.encode_text("number 1")).all()
-    with pytest.raises(TypeError, match="epoks"):
+    with pytest.raises(lt.LittuneError, match="train has no setting 'epoks'; did you mean 'epochs'?"):
         lt.train(store, out=tmp_path / "other", text="scratch:Ti", epoks=3)
+    with pytest.raises(lt.LittuneError, match="no setting 'zzz'; those are augment, batch_size, "):
+        lt.train(store, out=tmp_path / "other", text="scratch:Ti", zzz=3)
 
 
 def test_a_probe_names_its_numbers_by_set(model: lt.LiT, make_store: MakeStore) -> None:

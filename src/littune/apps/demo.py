@@ -69,6 +69,7 @@ def run_demo(out: Path, *, image: str) -> None:
         MissingExtraError: a package of the extra ``demo`` is not installed.
         InputError: the tower has no classifier whose classes have known names.
     """
+    start = time.perf_counter()
     check_packages()
     work = out / "work" / image.replace(":", "-").replace("/", "-")
     clock = StageClock(work / "seconds.json")
@@ -87,7 +88,7 @@ def run_demo(out: Path, *, image: str) -> None:
     write_bytes(out / "index.html", to_html(report).encode())
     draw_sheet(report, out / "demo.png")
     Console().print(scores_table(report.scores))
-    log(f"{sum(clock.seconds.values()):.0f} s in all; the page: {out / 'index.html'}")
+    log(f"{time.perf_counter() - start:.0f} s in all; the page: {out / 'index.html'}")
 
 
 class StageClock:

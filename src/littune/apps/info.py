@@ -1,5 +1,6 @@
 """Say what a path or a spec is: a run, a store, a tower, or pairs."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from littune.base.errors import InputError, LittuneError
@@ -36,6 +37,25 @@ def describe(what: str) -> About:
     return _pairs(what)
 
 
+def to_text(about: Mapping[str, object], indent: str = "") -> str:
+    """What ``describe`` says, a line a name, what is nested indented; what is empty is left out."""
+    lines = []
+    for name, value in about.items():
+        if isinstance(value, Mapping):
+            lines += [f"{indent}{name}:", to_text(value, indent + "  ")] if value else []
+        elif isinstance(value, list):
+            lines += [f"{indent}{name}: {', '.join(map(str, value))}"] if value else []
+        else:
+            lines.append(f"{indent}{name}: {_word(value)}")
+    return "\n".join(lines)
+
+
+def _word(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "unknown" if value is None else str(value)
+
+
 def _run(path: Path) -> About:
     model = LiT.load(path)
     return {
@@ -58,6 +78,7 @@ def _store(path: Path) -> About:
         "kind": "store",
         "path": str(path),
         "holds": store.kind,
+        "image tower": store.manifest.settings.tower if store.manifest else None,
         "rows": store.num_rows,
         "dimensions": store.dim,
         "complete": store.complete,

@@ -1,6 +1,7 @@
 """Search a store of images by words: an exact matrix product over the projected embeddings."""
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -30,14 +31,17 @@ class Index:
 
     Args:
         model: the model whose text tower reads the queries.
-        store: embeddings of the model's image tower.
+        store: embeddings of the model's image tower, or their folder.
         allow_foreign: admit a store made elsewhere, of which only the dimension can be checked.
 
     Raises:
+        InputError: the store cannot be opened, or has no rows.
         MismatchError: the store is of another image tower.
     """
 
-    def __init__(self, model: LiT, store: EmbeddingStore, *, allow_foreign: bool = False) -> None:
+    def __init__(self, model: LiT, store: str | Path | EmbeddingStore, *, allow_foreign: bool = False) -> None:
+        if not isinstance(store, EmbeddingStore):
+            store = EmbeddingStore.open(store, allow_foreign=allow_foreign)
         model.check_store(store, allow_foreign=allow_foreign)
         self.model = model
         self.store = store

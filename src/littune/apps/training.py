@@ -1,10 +1,13 @@
 """Training and scoring put together: what ``littune train`` and ``littune.train`` do."""
 
-from collections.abc import Mapping, Sequence
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from littune.base.distributed import launched
+from littune.base.errors import InputError
 from littune.config import TrainConfig
 from littune.evaluation.evaluate import Evaluation, evaluate
 from littune.model.lit import LiT
@@ -23,13 +26,22 @@ def train(store: Stores | Sequence[Stores] = (), *, out: str | Path, **settings:
         settings: the other settings of ``TrainConfig``, such as ``text``, ``locking``, ``batch_size``, ``epochs``.
 
     Raises:
-        LittuneError: a setting, store or tower cannot be used.
-        TypeError: there is no such setting.
+        LittuneError: there is no such setting, or a setting, store or tower cannot be used.
     """
+    _check_names(settings)
     stores = [store] if isinstance(store, Stores) else store
     specs = tuple(str(one.path if isinstance(one, EmbeddingStore) else one) for one in stores)
     config = TrainConfig(store=specs, out=Path(out), **settings)
     return fit(config, probe=make_probe(config.val))
+
+
+def _check_names(settings: Iterable[str]) -> None:
+    known = {field.name for field in fields(TrainConfig)}
+    for name in settings:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"those are {', '.join(sorted(known))}"
+            raise InputError(f"train has no setting {name!r}; {hint}")
 
 
 def run_training(config: TrainConfig) -> Evaluation | None:

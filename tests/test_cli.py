@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from littune.cli import main
+from tests.evaluation.conftest import ColorReader, make_tower, paint
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -61,10 +63,22 @@ def test_public_names_are_there() -> None:
             ["train", "--store", "a", "--text", "package:minilm", "--out", "x", "--lockin", "LL"],
             "Did you mean --locking?",
         ),
-        (["eval", "--run", "nowhere", "--on", "x"], "nowhere is no littune run"),
-        (["classify", "--run", "nowhere", "--labels", "a,b", "a.jpg"], "nowhere is no littune run"),
+        (["train", "--store", "a", "--out", "x"], "--text SPEC is missing"),
+        (["train", "--text", "package:minilm", "--out", "x"], "--store PATH is missing"),
+        (
+            ["embed", "--image", "package:efficientnet-lite0", "--pairs", "x", "--out", "x", "--batch-size", "0"],
+            "Must be >= 1",
+        ),
+        (["eval", "--run", "nowhere", "--on", "x"], "the run nowhere does not exist"),
+        (["eval", "--run", "{tmp}", "--on", "hf:x", "nowhere"], "the set nowhere does not exist"),
+        (["eval", "--run", "{tmp}", "--on", "{tmp}"], "is no littune run"),
+        (["classify", "--run", "nowhere", "--labels", "a,b", "a.jpg"], "the run nowhere does not exist"),
         (["classify", "--run", "nowhere", "--labels", "a,b"], "no picture was given"),
         (["encode", "--run", "nowhere", "--out", "x.npy"], "either pictures or --texts"),
+        (["encode", "--run", "{tmp}", "--out", "x.npy", "nowhere.jpg"], "the picture nowhere.jpg does not exist"),
+        (["search", "--run", "{tmp}", "--store", "{tmp}"], "the words to search for are missing"),
+        (["search", "two", "dogs", "--run", "{tmp}", "--store", "{tmp}"], "nothing takes dogs; quote the words"),
+        (["search", "dogs", "--run", "{tmp}", "--store", "nowhere"], "the store nowhere does not exist"),
         (["info", "nowhere"], "nowhere"),
         (["train", "--config", "nowhere.toml"], "cannot read the settings nowhere.toml"),
     ],
@@ -73,6 +87,59 @@ def test_bad_input_is_one_line(
     arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert message in refused(capsys, *[argument.format(tmp=tmp_path) for argument in arguments])
+
+
+def test_what_the_shell_made_of_a_pattern(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shards = [str(tmp_path / f"{number}.tar") for number in range(6)]
+    for shard in shards:
+        Path(shard).touch()
+    line = refused(capsys, "embed", "--image", "package:x", "--out", "x", "--pairs", *shards)
+    assert f"nothing takes {' '.join(shards[1:4])} and 2 more; quote a pattern" in line
+    assert "see littune embed --help" in refused(capsys, "embed", "--image", "a", "--out", "x", "--pairs", "x", "typo")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["eval", "--run", "nowhere", "--on", "x"],
+        ["encode", "--run", "{tmp}", "--out", "x.npy", "nowhere.jpg"],
+        ["search", "dogs", "--run", "{tmp}", "--store", "nowhere"],
+        ["classify", "--run", "nowhere", "--labels", "a,b", "a.jpg"],
+    ],
+)
+def test_mistyped_paths_show_before_torch_is_loaded(arguments: list[str], tmp_path: Path) -> None:
+    filled = [argument.format(tmp=tmp_path) for argument in arguments]
+    at_the_end = "import atexit, sys; atexit.register(lambda: print('torch' in sys.modules))"
+    code = f"{at_the_end}; from littune.cli import main; main({filled})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "False\n")
+
+
+def test_a_bad_picture_stops_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = ColorReader(make_tower())
+    model.log_temperature = torch.nn.Parameter(torch.zeros(()))
+    monkeypatch.setattr("littune.model.lit.LiT.load", lambda *args, **settings: model)
+    paint(tmp_path / "a.png", "red")
+    pictures = [str(tmp_path / name) for name in ("nowhere.png", "a.png")]
+    arguments = ["classify", "--run", str(tmp_path), "--labels", "green, red", *pictures]
+    code, out, err = run(capsys, *arguments)
+    assert (code, err) == (2, f"littune: the picture {pictures[0]} does not exist\n")
+    assert out.startswith(f"{pictures[1]}: red ") and out.count("\n") == 1
+    code, out, _ = run(capsys, *arguments, "--json")
+    [about] = json.loads(out)
+    assert (code, about["image"], about["scores"][0]["label"]) == (2, pictures[1], "red")
+    assert run(capsys, *arguments[:-2], pictures[1])[0] == 0
+
+
+def test_an_interrupt_before_there_is_work(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("littune.towers.load_image_tower", interrupt)
+    arguments = ["embed", "--image", "package:x", "--out", "x", "--pairs", "x"]
+    assert run(capsys, *arguments) == (130, "", "littune: interrupted\n")
 
 
 def test_a_bad_key_in_the_settings_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,14 +6,16 @@ stderr and exit code 2. Nothing heavy is imported before a verb runs.
 
 import json as json_module
 import os
+import re
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 from cyclopts.config import Toml
+from cyclopts.validators import Number
 
 from littune.base.errors import InputError, LittuneError
 from littune.base.progress import log
@@ -23,13 +25,19 @@ app = App(
     name="littune",
     help="Turn any pre-trained image model into a zero-shot classifier and a search engine.",
     version=version("littune"),
+    suppress_keyboard_interrupt=False,
 )
+app.meta.suppress_keyboard_interrupt = False
 # The flags of one verb may also lie in a TOML file: littune VERB --config FILE.
 app.meta.group_parameters = "Settings file"
 
 Flag = Annotated[bool, Parameter(negative="")]
+Count = Annotated[int, Parameter(validator=Number(gte=1))]
 Many = Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=True)]
 _COMPUTE = Compute()
+
+_NO_PLAIN_PATH = re.compile(r"[:*?\[{]")
+"""What a spec has that is no path: ``hf:NAME``, a URL, a pattern."""
 
 
 @app.command
@@ -47,7 +55,7 @@ def embed(
     augment: Augment = "none",
     flip: Flag = False,
     seed: int = 0,
-    batch_size: int = 32,
+    batch_size: Count = 32,
     strict: Flag = False,
     compute: Compute = _COMPUTE,
 ) -> None:
@@ -158,6 +166,9 @@ def evaluate(
         json: Print the scores as JSON, as fractions.
         compute: Where and how precisely towers run.
     """
+    _check_there("run", run)
+    plain = [Path(spec).expanduser() for spec in on if not _NO_PLAIN_PATH.search(spec)]
+    _check_there("set", *plain, fix="; a data set of Hugging Face is written hf:NAME")
     from littune.evaluation import evaluate as evaluate_on
     from littune.model.lit import LiT
 
@@ -195,6 +206,10 @@ def encode(
         json: Say what was written as JSON.
         compute: Where and how precisely towers run.
     """
+    if bool(images) == (texts is not None):
+        raise InputError("encode needs either pictures or --texts FILE")
+    _check_there("run", run)
+    _check_there("picture", *images)
     from littune.apps.encoding import encode_to_file
 
     about = encode_to_file(run, out, images=images, texts=texts, device=compute.device, precision=compute.precision)
@@ -212,6 +227,8 @@ def classify(
 ) -> None:
     """Say which of some labels fits each picture.
 
+    A file that is no picture is named on stderr and stops none of the others; the exit code is 2 then.
+
     Args:
         images: Picture files.
         run: The run folder.
@@ -220,31 +237,37 @@ def classify(
         json: Print all labels' scores as JSON.
         compute: Where and how precisely towers run.
     """
+    if not images:
+        raise InputError("no picture was given; name at least one file")
+    _check_there("run", run)
+    from littune.apps.classifying import classify_files
     from littune.model.lit import LiT
     from littune.model.prompts import load_templates
 
-    if not images:
-        raise InputError("no picture was given; name at least one file")
     model = LiT.load(run, device=compute.device, precision=compute.precision)
-    rows = model.classify_many(images, _split(labels), templates=load_templates(templates or "default"))
+    records, all_read = [], True
+    for result in classify_files(model, images, _split(labels), templates=load_templates(templates or "default")):
+        if result.problem:
+            log(f"littune: {result.problem}")
+            all_read = False
+        elif json:
+            scores = [{"label": score.label, "score": score.score} for score in result.scores]
+            records.append({"image": str(result.image), "scores": scores})
+        else:
+            print(f"{result.image}: " + ", ".join(f"{score.label} {score.score:.1%}" for score in result.scores[:5]))
     if json:
-        records = [
-            {"image": str(image), "scores": [{"label": score.label, "score": score.score} for score in scores]}
-            for image, scores in zip(images, rows, strict=True)
-        ]
         _print(records, json=True)
-    else:
-        for image, scores in zip(images, rows, strict=True):
-            print(f"{image}: " + ", ".join(f"{score.label} {score.score:.1%}" for score in scores[:5]))
+    if not all_read:
+        sys.exit(2)
 
 
 @app.command
 def search(
-    query: str,
+    query: str = "",
     *,
     run: Path,
     store: Path,
-    k: Annotated[int, Parameter(name=["-k", "--k"])] = 5,
+    k: Annotated[int, Parameter(name=["-k", "--k"], validator=Number(gte=1))] = 5,
     allow_foreign: Flag = False,
     json: Flag = False,
     compute: Compute = _COMPUTE,
@@ -252,7 +275,7 @@ def search(
     """Find the images of a store that fit some words.
 
     Args:
-        query: The words.
+        query: The words, quoted.
         run: The run folder.
         store: The store to search.
         k: How many images to show.
@@ -260,13 +283,15 @@ def search(
         json: Print the hits as JSON.
         compute: Where and how precisely towers run.
     """
+    if not query.strip():
+        raise InputError('the words to search for are missing: littune search "two dogs in the snow" --run … --store …')
+    _check_there("run", run)
+    _check_there("store", store, fix="; make it with: littune embed")
     from littune.apps.search import Index
     from littune.model.lit import LiT
-    from littune.store.store import EmbeddingStore
 
     model = LiT.load(run, device=compute.device, precision=compute.precision)
-    index = Index(model, EmbeddingStore.open(store, allow_foreign=allow_foreign), allow_foreign=allow_foreign)
-    hits = index.search(query, k=k)
+    hits = Index(model, store, allow_foreign=allow_foreign).search(query, k=k)
     if json:
         _print({"query": query, "hits": [hit.to_dict() for hit in hits]}, json=True)
     else:
@@ -282,10 +307,10 @@ def info(what: str, *, json: Flag = False) -> None:
         what: The path or spec.
         json: Print it as JSON.
     """
-    from littune.apps.info import describe
+    from littune.apps.info import describe, to_text
 
     about = describe(what)
-    _print(about if json else "\n".join(f"{name}: {value}" for name, value in about.items()), json=json)
+    _print(about if json else to_text(about), json=json)
 
 
 @app.command
@@ -324,17 +349,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app.meta(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except (CycloptsError, LittuneError) as error:
-        log(f"littune: {_one_line(error)}")
+        message = _left_over(error) if isinstance(error, UnusedCliTokensError) else str(error)
+        log(f"littune: {' '.join(message.split())}")
         sys.exit(2)
     except KeyboardInterrupt:
-        log("littune: interrupted; an unfinished store or run goes on with the same command")
+        log("littune: interrupted")
         sys.exit(130)
     finally:
         app.config = ()
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+def _left_over(error: UnusedCliTokensError) -> str:
+    """What was left over on the command line, and what may have been meant."""
+    tokens, verb = error.unused_tokens or [], error.command_chain or ()
+    fix = f"see littune {' '.join(verb)} --help"
+    if "search" in verb:
+        fix = 'quote the words, as in "two dogs in the snow"'
+    elif any(Path(token).exists() for token in tokens):
+        fix = "quote a pattern, as in 'shards/*.tar', for littune to read it instead of the shell"
+    more = f" and {len(tokens) - 3} more" if len(tokens) > 3 else ""
+    return f"nothing takes {' '.join(tokens[:3])}{more}; {fix}"
+
+
+def _check_there(what: str, *paths: Path, fix: str = "") -> None:
+    """Notice a mistyped path before anything heavy is loaded."""
+    for path in paths:
+        if not path.exists():
+            raise InputError(f"the {what} {path} does not exist{fix}")
 
 
 def _split(listed: str) -> list[str]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from littune.apps.encoding import encode_to_file, read_lines
+from littune.apps.encoding import read_lines
 from littune.base.errors import InputError
 
 
@@ -23,9 +23,3 @@ def test_a_file_that_cannot_be_embedded(content: bytes | None, message: str, tmp
         (tmp_path / "a.txt").write_bytes(content)
     with pytest.raises(InputError, match=message):
         read_lines(tmp_path / "a.txt")
-
-
-def test_pictures_or_texts_and_not_both(tmp_path: Path) -> None:
-    for images, texts in (((), None), ((tmp_path / "a.jpg",), tmp_path / "a.txt")):
-        with pytest.raises(InputError, match="either pictures or --texts"):
-            encode_to_file(tmp_path, tmp_path / "out.npy", images=images, texts=texts)

@@ -19,16 +19,16 @@ def encode_to_file(
     device: str = "cpu",
     precision: str = "auto",
 ) -> dict[str, object]:
-    """Embed ``images``, or each line of the UTF-8 file ``texts``, and write the rows to ``out``.
+    """Embed either ``images`` or each line of the UTF-8 file ``texts``, and write the rows to ``out``.
 
     Returns:
         What was written: ``out``, ``rows`` and ``dim``.
 
     Raises:
-        InputError: neither or both were given, or the text file cannot be used.
+        InputError: the run or the text file cannot be used.
+        LittuneError: a picture cannot be read.
     """
-    if bool(images) == (texts is not None):
-        raise InputError("encode needs either pictures or --texts FILE")
+    assert bool(images) != (texts is not None), "pictures or texts"
     lines = read_lines(texts) if texts is not None else []
     model = LiT.load(run, device=device, precision=precision)
     rows = model.encode_text(lines) if texts is not None else model.encode_image(images)

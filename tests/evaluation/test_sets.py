@@ -39,7 +39,7 @@ def test_pairs_are_embedded_once(monkeypatch: pytest.MonkeyPatch, model: ColorRe
     monkeypatch.setattr(sets, "embed", refuse)
     # A model that is only read needs no tower.
     model._image_tower = None
-    again = open_set(model, str(pair_folder))
+    again = open_set(model, f"{pair_folder}/")  # however it is spelled
     assert again.path == first.path
     assert np.array_equal(again.embeddings(), first.embeddings())
 

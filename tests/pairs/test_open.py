@@ -113,6 +113,7 @@ def test_the_home_folder_and_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("HOME", str(tmp_path))
     assert open_pairs("~/photos").num_samples == 1
     assert open_pairs(Path("~/photos")).spec == "~/photos"
+    assert open_pairs("~/photos/").spec == "~/photos"
 
 
 @pytest.mark.parametrize(

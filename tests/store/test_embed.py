@@ -1,5 +1,6 @@
 """Nothing lost, doubled or mis-paired, however often and wherever the work is cut short."""
 
+import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,18 @@ from littune.store.store import EmbeddingStore
 from littune.store.views import Views
 from littune.towers.image import ImageTower
 from littune.towers.image_sources import load_image_tower
-from tests.store.conftest import ListPart, ListSource, MeanColor, color, labelled, make_tower, pair, source_of, textured
+from tests.store.conftest import (
+    ListPart,
+    ListSource,
+    MeanColor,
+    color,
+    labelled,
+    make_tower,
+    pair,
+    png,
+    source_of,
+    textured,
+)
 
 KILLED = Path(__file__).with_name("killed_embed.py")
 
@@ -49,6 +61,16 @@ def test_every_pair_becomes_a_row(tower: ImageTower, tmp_path: Path) -> None:
     assert store.identity == tower.identity
     assert store.texts(("extra.de",))[12] == ("Bild 12",)
     store.verify()
+
+
+def test_specs_are_opened_and_loaded(tower: ImageTower, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("littune.store.embed.load_image_tower", {"its:spec": tower}.__getitem__)
+    (tmp_path / "pairs").mkdir()
+    for value in range(3):
+        (tmp_path / "pairs" / f"k{value}.png").write_bytes(png(value))
+        (tmp_path / "pairs" / f"k{value}.json").write_text(json.dumps(dict(pair(value).fields)))
+    for number, spec in enumerate((tmp_path / "pairs", str(tmp_path / "pairs"))):
+        assert_rows(embed("its:spec", spec, tmp_path / f"s{number}"), [0, 1, 2])
 
 
 def test_the_manifest_says_what_made_it(tower: ImageTower, tmp_path: Path) -> None:

@@ -49,6 +49,11 @@ def test_a_row_is_a_class_direction_with_its_texts(
     assert store.keys()[:2] == ["0", "1"]
 
 
+def test_a_spec_is_loaded(supervised: ImageTower, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("littune.store.prototypes.load_image_tower", {"its:spec": supervised}.__getitem__)
+    assert prototypes("its:spec", tmp_path / "p").identity == prototypes(supervised, tmp_path / "q").identity
+
+
 def test_its_identity_is_the_towers_without_pixels(supervised: ImageTower, tmp_path: Path) -> None:
     identity = prototypes(supervised, tmp_path / "p").identity
     assert identity is not None

@@ -161,6 +161,13 @@ def test_what_float16_cannot_hold_is_an_error_that_names_the_row(tmp_path: Path,
     assert_holds(tmp_path, 2)
 
 
+def test_a_slash_behind_the_source_makes_no_difference(tmp_path: Path) -> None:
+    with opened(tmp_path) as writer:
+        writer.append(batch_of(0, 3))
+    with opened(tmp_path, pairs="list/") as writer:
+        assert writer.manifest.num_rows == 3
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

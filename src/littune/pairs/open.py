@@ -55,7 +55,8 @@ def open_pairs(spec: str | Path, *, texts: Sequence[str] = (), image_field: str 
     if path.is_file():
         return _open_files(name, (path,), wanted, image_field)
     if path.is_dir():
-        return _open_folder(name, path, wanted, image_field)
+        # However a folder is spelled, with a slash behind it or without, it is the same.
+        return _open_folder(str(Path(name)), path, wanted, image_field)
     raise InputError(f"{name} does not exist; a data set of Hugging Face is written hf:{name}")
 
 

@@ -25,6 +25,7 @@ from littune.base.errors import InputError, MismatchError
 from littune.base.memory import keep_freed_memory
 from littune.base.progress import log, track
 from littune.pairs.base import Part, Source
+from littune.pairs.open import open_pairs
 from littune.store.ahead import map_ahead
 from littune.store.manifest import Manifest, Settings
 from littune.store.ready import Ready, in_groups, prepare, read_on
@@ -34,13 +35,14 @@ from littune.store.views import Views, views_of
 from littune.store.writer import Batch, StoreWriter, open_writer
 from littune.towers.augment import Augment
 from littune.towers.image import ImageTower
+from littune.towers.image_sources import load_image_tower
 
 _SECONDS_BETWEEN_LOOKS = 0.5
 
 
 def embed(
-    tower: ImageTower,
-    pairs: Source,
+    tower: ImageTower | str,
+    pairs: Source | str | Path,
     out: str | Path,
     *,
     batch_size: int = 32,
@@ -58,8 +60,8 @@ def embed(
     that cannot be read are skipped, counted and named.
 
     Args:
-        tower: the image tower, on its device and in its precision.
-        pairs: pairs or labelled images.
+        tower: the image tower, on its device and in its precision; or its spec.
+        pairs: pairs or labelled images, or their spec.
         out: the store's folder.
         batch_size: pictures that the tower takes at once.
         workers: threads that decode.
@@ -72,13 +74,17 @@ def embed(
             them returns when all have done their share.
 
     Raises:
-        InputError: ``out`` holds something else, there is not one usable image, ``strict`` met a bad sample, or the
-            views would repeat one picture.
+        InputError: a spec cannot be used, ``out`` holds something else, there is not one usable image, ``strict`` met
+            a bad sample, or the views would repeat one picture.
         MismatchError: ``out`` is a store of other settings, or the source has changed since it was begun.
         LittuneError: ``out`` cannot be written, or another process writes it.
     """
     if batch_size < 1 or workers < 1:
         raise InputError(f"batch_size is {batch_size} and workers is {workers}; both must be at least 1")
+    if isinstance(pairs, str | Path):
+        pairs = open_pairs(pairs)
+    if isinstance(tower, str):
+        tower = load_image_tower(tower)
     keep_freed_memory()
     folder = Path(out)
     settings = _settings(tower, pairs, views_of(views, augment, flip=flip, seed=seed))

@@ -86,7 +86,7 @@ class Settings:
             f"its {what} is {mine}, not {other}"
             for what, mine, other in (
                 ("kind", self.kind, asked.kind),
-                ("source", self.pairs, asked.pairs),
+                ("source", Path(self.pairs), Path(asked.pairs)),
                 ("choice of texts", _chosen(*self.texts), _chosen(*asked.texts)),
                 ("choice of images", _chosen(self.image_field), _chosen(asked.image_field)),
                 ("choice of views", self.views or "none", asked.views or "none"),

@@ -21,17 +21,18 @@ from littune.store.shards import Row
 from littune.store.store import EmbeddingStore
 from littune.store.writer import ROWS_PER_COMMIT, Batch, StoreWriter, open_writer
 from littune.towers.image import Classifier, ImageTower
+from littune.towers.image_sources import load_image_tower
 
 
 def prototypes(
-    tower: ImageTower, out: str | Path, *, classes: Path | None = None, exclude: Collection[int] = ()
+    tower: ImageTower | str, out: str | Path, *, classes: Path | None = None, exclude: Collection[int] = ()
 ) -> EmbeddingStore:
     """Store the class directions of a tower's classifier with the texts of the classes.
 
     A row's label is the class's index in the classifier, its key that index too. The biases are left out.
 
     Args:
-        tower: an image tower that has its classifier.
+        tower: an image tower that has its classifier, or its spec.
         out: the store's folder.
         classes: a file of class texts (``read_classes`` says how it is written); None for those that timm ships
             for the tower's ImageNet label set.
@@ -42,6 +43,8 @@ def prototypes(
             not fit it, no class is left, or ``out`` holds something else.
         MismatchError: ``out`` is a store of other settings.
     """
+    if isinstance(tower, str):
+        tower = load_image_tower(tower)
     folder = Path(out)
     classifier = _classifier_of(tower)
     num_classes = len(classifier.weight)

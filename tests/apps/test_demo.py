@@ -76,7 +76,8 @@ def test_the_demo_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[
     check_self_contained(page)
     with Image.open(tmp_path / "demo.png") as sheet:
         assert np.asarray(sheet).std() > 10
-    assert "left-out class" in capsys.readouterr().out
+    first = capsys.readouterr()
+    assert "left-out class" in first.out
 
     scores = _scores(page)
     assert scores["left-out class → its name, among all names"][1] > 20
@@ -91,7 +92,13 @@ def test_the_demo_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[
     run_demo(tmp_path, image="package:efficientnet-lite0")
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert _scores((tmp_path / "index.html").read_text(encoding="utf-8")) == scores
+    assert _seconds(capsys.readouterr().err) < _seconds(first.err)
     assert read_metrics(work / "run")
+
+
+def _seconds(said: str) -> int:
+    """How long the demo says that it took."""
+    return int(said.split(" s in all; ")[0].split()[-1])
 
 
 def _scores(page: str) -> dict[str, list[float]]:

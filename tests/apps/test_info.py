@@ -19,7 +19,14 @@ def test_a_store(make_store: MakeStore) -> None:
 
 
 def test_what_it_looks_like() -> None:
-    about = {"kind": "store", "complete": True, "identity": {"dim": 3, "deeper": {"a": None}}, "none": [], "no": {}}
+    about = {
+        "kind": "store",
+        "complete": True,
+        "identity": {"dim": 3, "deeper": {"a": None}},
+        "none": [],
+        "no": {},
+        "blank": "",
+    }
     lines = ["kind: store", "complete: yes", "identity:", "  dim: 3", "  deeper:", "    a: unknown", "classes: x, y"]
     assert to_text(about | {"classes": ["x", "y"]}).split("\n") == lines
 

@@ -45,7 +45,7 @@ def to_text(about: Mapping[str, object], indent: str = "") -> str:
             lines += [f"{indent}{name}:", to_text(value, indent + "  ")] if value else []
         elif isinstance(value, list):
             lines += [f"{indent}{name}: {', '.join(map(str, value))}"] if value else []
-        else:
+        elif value != "":
             lines.append(f"{indent}{name}: {_word(value)}")
     return "\n".join(lines)
 

@@ -30,8 +30,8 @@ from littune.pairs import open_pairs
 from littune.pairs.base import Sample, Source
 from littune.pairs.decode import decode
 from littune.store.embed import embed
-from littune.towers.image import ImageTower
-from littune.towers.image_sources import load_image_tower
+from littune.towers.image.sources import load_image_tower
+from littune.towers.image.tower import ImageTower
 
 DATA = Path(os.environ.get("LITTUNE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 BATCH_SIZES = (8, 16, 32, 64)

@@ -27,15 +27,15 @@ from torch import Tensor
 from littune.base.memory import peak_memory
 from littune.model.lit import LiT
 from littune.model.reference import ImageReference
-from littune.towers.image import Identity
+from littune.towers.image.tower import Identity
 from littune.towers.precision import wants_bfloat16
-from littune.towers.text_sources import load_text_tower
-from littune.towers.tokenizer import micro_batches
-from littune.tuning.groups import parameter_groups
-from littune.tuning.optim import make_optimizer
-from littune.tuning.sides import Table, TunedTexts
+from littune.towers.text.sources import load_text_tower
+from littune.towers.text.tokenizer import micro_batches
+from littune.tuning.data.sides import Table, TunedTexts
+from littune.tuning.loss.streamed import streamed_softmax_loss
+from littune.tuning.optim.groups import parameter_groups
+from littune.tuning.optim.optimizers import make_optimizer
 from littune.tuning.step import contrastive_step
-from littune.tuning.streamed import streamed_softmax_loss
 
 DIM = 1280
 NUM_SAMPLED = 512

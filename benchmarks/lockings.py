@@ -23,7 +23,7 @@ from pathlib import Path
 
 import littune as lt
 from littune.apps.training import run_training
-from littune.towers.image import ImageTower
+from littune.towers.image.tower import ImageTower
 
 SIZE, RESIZE = 128, 146
 TEXT = "package:minilm"

@@ -20,25 +20,25 @@ if TYPE_CHECKING:
     from littune.store.embed import embed as embed
     from littune.store.prototypes import prototypes as prototypes
     from littune.store.store import EmbeddingStore as EmbeddingStore
-    from littune.towers.image import ImageTower as ImageTower
-    from littune.towers.image_sources import load_image_tower as load_image_tower
-    from littune.towers.text import TextTower as TextTower
-    from littune.towers.text_sources import load_text_tower as load_text_tower
+    from littune.towers.image.sources import load_image_tower as load_image_tower
+    from littune.towers.image.tower import ImageTower as ImageTower
+    from littune.towers.text.sources import load_text_tower as load_text_tower
+    from littune.towers.text.tower import TextTower as TextTower
 
 _HOMES = {
     "EmbeddingStore": "littune.store.store",
     "Hit": "littune.apps.search",
-    "ImageTower": "littune.towers.image",
+    "ImageTower": "littune.towers.image.tower",
     "Index": "littune.apps.search",
     "LiT": "littune.model.lit",
     "LittuneError": "littune.base.errors",
     "Score": "littune.model.lit",
-    "TextTower": "littune.towers.text",
+    "TextTower": "littune.towers.text.tower",
     "TrainConfig": "littune.config",
     "embed": "littune.store.embed",
     "evaluate": "littune.evaluation.evaluate",
-    "load_image_tower": "littune.towers.image_sources",
-    "load_text_tower": "littune.towers.text_sources",
+    "load_image_tower": "littune.towers.image.sources",
+    "load_text_tower": "littune.towers.text.sources",
     "open_pairs": "littune.pairs.open",
     "prototypes": "littune.store.prototypes",
     "train": "littune.apps.training",

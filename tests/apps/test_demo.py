@@ -13,7 +13,7 @@ from littune.apps.demo import StageClock, choose_left_out, run_demo, score_photo
 from littune.apps.demo_page import PhotoResult, ScoreRow
 from littune.apps.demo_pictures import LABELS, PHOTOS
 from littune.base.errors import InputError
-from littune.tuning.checkpoint import read_metrics
+from littune.tuning.run.checkpoint import read_metrics
 from tests.apps.test_demo_page import check_self_contained
 
 

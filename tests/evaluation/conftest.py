@@ -14,7 +14,7 @@ from littune.store.embed import provenance_of
 from littune.store.manifest import Settings
 from littune.store.store import EmbeddingStore
 from littune.store.writer import Batch, Row, open_writer
-from littune.towers.image import ImageTower, Preprocess
+from littune.towers.image.tower import ImageTower, Preprocess
 
 COLORS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "yellow": (255, 255, 0)}
 GRAY = 0.5

@@ -10,7 +10,7 @@ from PIL import Image
 from littune.base.errors import InputError, MismatchError
 from littune.base.files import read_json, write_json
 from littune.model.lit import ImageReference, LiT
-from littune.towers.text_sources import load_text_tower
+from littune.towers.text.sources import load_text_tower
 from tests.evaluation.conftest import make_tower
 
 TEXTS = ["a red square", "a green square", "something blue and much longer than the others"]

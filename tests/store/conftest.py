@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from littune.pairs.base import BadSample, LabelledImage, Pair, Part, Sample
-from littune.towers.image import ImageTower, Preprocess
+from littune.towers.image.tower import ImageTower, Preprocess
 
 SIZE = 8
 

@@ -24,7 +24,7 @@ from littune.base.distributed import Ranks
 from littune.pairs import open_pairs
 from littune.store import writer
 from littune.store.embed import embed
-from littune.towers.image_sources import load_image_tower
+from littune.towers.image.sources import load_image_tower
 from tests.store.conftest import ListSource, MeanColor, make_tower, pair, source_of
 
 # Short enough that a quick machine, too, is killed several times before it gets through.

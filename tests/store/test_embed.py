@@ -20,8 +20,8 @@ from littune.store.embed import embed
 from littune.store.manifest import Manifest
 from littune.store.store import EmbeddingStore
 from littune.store.views import Views
-from littune.towers.image import ImageTower
-from littune.towers.image_sources import load_image_tower
+from littune.towers.image.sources import load_image_tower
+from littune.towers.image.tower import ImageTower
 from tests.store.conftest import (
     ListPart,
     ListSource,

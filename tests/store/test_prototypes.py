@@ -9,8 +9,8 @@ from littune.base.errors import InputError, MismatchError
 from littune.pairs import open_pairs
 from littune.store.embed import embed
 from littune.store.prototypes import prototypes
-from littune.towers.image import Classifier, ImageTower
-from littune.towers.image_sources import load_image_tower
+from littune.towers.image.sources import load_image_tower
+from littune.towers.image.tower import Classifier, ImageTower
 from tests.store.conftest import make_tower
 
 

@@ -12,7 +12,7 @@ from littune.store.shards import Row, img_emb_path, metadata_path
 from littune.store.store import EmbeddingStore, is_store
 from littune.store.views import Views
 from littune.store.writer import Batch, open_writer
-from littune.towers.image import Identity
+from littune.towers.image.tower import Identity
 
 IDENTITY = Identity(weights="w", pooling="own", dim=3, preprocess="p")
 

@@ -6,7 +6,7 @@ from PIL import Image
 
 from littune.base.errors import InputError
 from littune.store.views import Views, views_of
-from littune.towers.preprocess import Preprocess
+from littune.towers.image.preprocess import Preprocess
 from tests.store.conftest import pair
 
 PREPROCESS = Preprocess(size=8, resize=8, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))

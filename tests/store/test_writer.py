@@ -14,7 +14,7 @@ from littune.store.shards import Row, img_emb_path, metadata_path
 from littune.store.store import EmbeddingStore
 from littune.store.views import Views
 from littune.store.writer import Batch, StoreWriter, open_writer
-from littune.towers.image import Identity
+from littune.towers.image.tower import Identity
 
 DIM = 4
 

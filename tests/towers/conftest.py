@@ -22,7 +22,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from littune.towers.tokenizer import train_tokenizer
+from littune.towers.text.tokenizer import train_tokenizer
 
 # Makes a model of a kind in a folder, as sentence-transformers writes it where its pooling is named.
 SaveTextModel = Callable[..., Path]

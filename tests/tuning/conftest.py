@@ -14,8 +14,8 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 from littune.store.manifest import Settings
 from littune.store.store import EmbeddingStore
 from littune.store.writer import Batch, Row, open_writer
-from littune.towers.image import Identity
-from littune.towers.tokenizer import train_tokenizer
+from littune.towers.image.tower import Identity
+from littune.towers.text.tokenizer import train_tokenizer
 
 DIM = 12
 WORDS = ("red", "green", "blue", "old", "new", "big", "small", "dog", "cat", "bird", "car", "tree")

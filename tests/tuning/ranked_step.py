@@ -12,7 +12,7 @@ import torch
 
 from littune.base.distributed import joined
 from littune.config import TrainConfig, read_toml
-from littune.tuning.objective import objective_of
+from littune.tuning.loss.objective import objective_of
 from littune.tuning.setup import set_up
 from littune.tuning.step import backward, sum_gradients
 

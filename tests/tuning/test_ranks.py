@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from littune.config import TrainConfig
-from littune.tuning.checkpoint import read_metrics
+from littune.tuning.run.checkpoint import read_metrics
 from littune.tuning.train import fit
 from tests.tuning.conftest import MakeStore
 from tests.tuning.ranked_step import gradients

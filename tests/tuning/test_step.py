@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from littune.towers.text_sources import load_text_tower
-from littune.towers.tokenizer import micro_batches
-from littune.tuning.groups import parameter_groups
-from littune.tuning.losses import softmax_loss
-from littune.tuning.optim import make_optimizer
-from littune.tuning.sides import Table, TunedTexts
+from littune.towers.text.sources import load_text_tower
+from littune.towers.text.tokenizer import micro_batches
+from littune.tuning.data.sides import Table, TunedTexts
+from littune.tuning.loss.losses import softmax_loss
+from littune.tuning.optim.groups import parameter_groups
+from littune.tuning.optim.optimizers import make_optimizer
 from littune.tuning.step import DivergedError, Plan, backward, contrastive_step
 
 _LENGTHS = np.array([3, 7, 5, 3, 9, 4, 7, 8, 3, 6, 5, 9])

@@ -14,9 +14,9 @@ from littune.base.distributed import ALONE
 from littune.base.errors import InputError, LittuneError, MismatchError
 from littune.config import TrainConfig
 from littune.model.lit import LiT
-from littune.towers.text import TextTower
+from littune.towers.text.tower import TextTower
 from littune.tuning import train as train_module
-from littune.tuning.checkpoint import read_metrics
+from littune.tuning.run.checkpoint import read_metrics
 from littune.tuning.setup import set_up
 from littune.tuning.step import DivergedError
 from littune.tuning.train import fit

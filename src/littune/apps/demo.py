@@ -46,8 +46,8 @@ from littune.store.class_texts import imagenet_classes
 from littune.store.embed import embed
 from littune.store.prototypes import prototypes
 from littune.store.store import EmbeddingStore
-from littune.towers.image import ImageTower
-from littune.towers.image_sources import load_image_tower
+from littune.towers.image.sources import load_image_tower
+from littune.towers.image.tower import ImageTower
 from littune.tuning.train import fit
 
 _TEXT = "package:minilm"

@@ -8,8 +8,8 @@ from littune.model.lit import LiT
 from littune.model.run_files import is_run
 from littune.pairs import open_pairs
 from littune.store.store import EmbeddingStore, is_store
-from littune.towers.image_sources import load_image_tower
-from littune.towers.text_sources import load_text_tower
+from littune.towers.image.sources import load_image_tower
+from littune.towers.text.sources import load_text_tower
 
 _TEXT_ONLY = ("package:minilm",)
 _IMAGE_ONLY = ("timm:", "package:efficientnet")

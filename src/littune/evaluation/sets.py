@@ -22,7 +22,7 @@ from littune.pairs.open import open_pairs
 from littune.store.embed import embed
 from littune.store.manifest import has_manifest
 from littune.store.store import EmbeddingStore
-from littune.towers.image import Identity
+from littune.towers.image.tower import Identity
 
 _BLOCK = 8192
 

@@ -29,10 +29,10 @@ from littune.model.reference import ImageReference as ImageReference
 from littune.model.run_files import FORMAT, VERSION, Heads, image_reference, read_about, read_tensors, shape_of
 from littune.model.zero_shot import zero_shot_classifier
 from littune.store.store import EmbeddingStore
-from littune.towers.image import ImageTower
-from littune.towers.image_trained import TrainedImageTower
+from littune.towers.image.tower import ImageTower
+from littune.towers.image.trained import TrainedImageTower
 from littune.towers.precision import usable_device
-from littune.towers.text import TextTower
+from littune.towers.text.tower import TextTower
 
 Array = npt.NDArray[np.float32]
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from littune.base.errors import MismatchError
-from littune.towers.image import Identity, ImageTower
-from littune.towers.image_sources import load_image_tower
+from littune.towers.image.sources import load_image_tower
+from littune.towers.image.tower import Identity, ImageTower
 
 
 @dataclass(frozen=True, kw_only=True)

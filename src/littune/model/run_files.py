@@ -10,7 +10,7 @@ from torch import Tensor
 from littune.base.errors import InputError
 from littune.base.files import read_json
 from littune.model.reference import ImageReference
-from littune.towers.image import Identity
+from littune.towers.image.tower import Identity
 
 Heads = Literal["text", "image", "both", "none"]
 

@@ -33,9 +33,9 @@ from littune.store.report import and_more, report
 from littune.store.store import EmbeddingStore
 from littune.store.views import Views, views_of
 from littune.store.writer import Batch, StoreWriter, open_writer
-from littune.towers.augment import Augment
-from littune.towers.image import ImageTower
-from littune.towers.image_sources import load_image_tower
+from littune.towers.image.augment import Augment
+from littune.towers.image.sources import load_image_tower
+from littune.towers.image.tower import ImageTower
 
 _SECONDS_BETWEEN_LOOKS = 0.5
 
@@ -67,7 +67,7 @@ def embed(
         workers: threads that decode.
         strict: make the first bad sample an error.
         views: how many augmented views of each image are embedded beside the plain one.
-        augment: what part of the image a view shows (``littune.towers.augment``).
+        augment: what part of the image a view shows (``littune.towers.image.augment``).
         flip: mirror half of the views.
         seed: decides what is drawn for the views.
         ranks: which this is of several processes that embed the same pairs into the same folder together; each of

@@ -13,7 +13,7 @@ from typing import Any
 from littune.base.errors import InputError
 from littune.base.files import read_json, write_json
 from littune.store.views import Views
-from littune.towers.image import Identity
+from littune.towers.image.tower import Identity
 
 FILENAME = "manifest.json"
 FORMAT = "littune-store"

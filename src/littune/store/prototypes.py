@@ -20,8 +20,8 @@ from littune.store.manifest import Cursor, Settings
 from littune.store.shards import Row
 from littune.store.store import EmbeddingStore
 from littune.store.writer import ROWS_PER_COMMIT, Batch, StoreWriter, open_writer
-from littune.towers.image import Classifier, ImageTower
-from littune.towers.image_sources import load_image_tower
+from littune.towers.image.sources import load_image_tower
+from littune.towers.image.tower import Classifier, ImageTower
 
 
 def prototypes(

@@ -14,7 +14,7 @@ from littune.store.manifest import Cursor, Skipped
 from littune.store.shards import Row
 from littune.store.views import Views
 from littune.store.writer import ROWS_PER_COMMIT
-from littune.towers.image import Preprocess
+from littune.towers.image.tower import Preprocess
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

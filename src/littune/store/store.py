@@ -28,7 +28,7 @@ from littune.store.shards import (
     number_of,
     to_float16,
 )
-from littune.towers.image import Identity
+from littune.towers.image.tower import Identity
 
 _CAPTION_COLUMNS = ("caption", "captions")
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from littune.base.errors import InputError
 from littune.pairs.base import Sample
-from littune.towers.augment import Augment, augmented
-from littune.towers.preprocess import Preprocess
+from littune.towers.image.augment import Augment, augmented
+from littune.towers.image.preprocess import Preprocess
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,24 +4,24 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from littune.towers.image import Classifier as Classifier
-    from littune.towers.image import Identity as Identity
-    from littune.towers.image import ImageTower as ImageTower
-    from littune.towers.image_sources import load_image_tower as load_image_tower
-    from littune.towers.preprocess import Preprocess as Preprocess
-    from littune.towers.text import TextTower as TextTower
-    from littune.towers.text import Tokens as Tokens
-    from littune.towers.text_sources import load_text_tower as load_text_tower
+    from littune.towers.image.preprocess import Preprocess as Preprocess
+    from littune.towers.image.sources import load_image_tower as load_image_tower
+    from littune.towers.image.tower import Classifier as Classifier
+    from littune.towers.image.tower import Identity as Identity
+    from littune.towers.image.tower import ImageTower as ImageTower
+    from littune.towers.text.sources import load_text_tower as load_text_tower
+    from littune.towers.text.tower import TextTower as TextTower
+    from littune.towers.text.tower import Tokens as Tokens
 
 _HOMES = {
-    "Classifier": "littune.towers.image",
-    "Identity": "littune.towers.image",
-    "ImageTower": "littune.towers.image",
-    "Preprocess": "littune.towers.preprocess",
-    "TextTower": "littune.towers.text",
-    "Tokens": "littune.towers.text",
-    "load_image_tower": "littune.towers.image_sources",
-    "load_text_tower": "littune.towers.text_sources",
+    "Classifier": "littune.towers.image.tower",
+    "Identity": "littune.towers.image.tower",
+    "ImageTower": "littune.towers.image.tower",
+    "Preprocess": "littune.towers.image.preprocess",
+    "TextTower": "littune.towers.text.tower",
+    "Tokens": "littune.towers.text.tower",
+    "load_image_tower": "littune.towers.image.sources",
+    "load_text_tower": "littune.towers.text.sources",
 }
 
 __all__ = sorted(_HOMES)

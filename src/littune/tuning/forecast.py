@@ -14,10 +14,10 @@ from torch import Tensor
 from littune.base.distributed import launched
 from littune.base.memory import peak_memory
 from littune.config import TrainConfig
-from littune.tuning.batches import Indices
+from littune.tuning.data.batches import Indices
+from littune.tuning.loss.streamed import streamed_softmax_loss
 from littune.tuning.setup import Setup, set_up
 from littune.tuning.step import Side
-from littune.tuning.streamed import streamed_softmax_loss
 
 _NUM_TIMED = 64
 _LOSS_ROWS = 1024

@@ -15,18 +15,16 @@ from littune.base.files import littune_cache, write_atomic
 from littune.base.progress import log
 from littune.config import BIAS, MAX_TOKENS, TEMPERATURE, TrainConfig
 from littune.model.lit import LiT
-from littune.towers.image_trained import TrainedImageTower
+from littune.towers.image.trained import TrainedImageTower
 from littune.towers.precision import usable_device, wants_bfloat16
-from littune.towers.text import TextTower, Tokens
-from littune.towers.text_sources import load_text_tower
-from littune.tuning.batches import Batches
-from littune.tuning.corpus import (
-    Corpus,
-)
-from littune.tuning.groups import Rule, apply_rules, parameter_groups
-from littune.tuning.optim import make_optimizer
-from littune.tuning.sides import Table, TunedImages, TunedTexts, live_rows
-from littune.tuning.sources import ImageSource, from_pairs, from_stores
+from littune.towers.text.sources import load_text_tower
+from littune.towers.text.tower import TextTower, Tokens
+from littune.tuning.data.batches import Batches
+from littune.tuning.data.corpus import Corpus
+from littune.tuning.data.sides import Table, TunedImages, TunedTexts, live_rows
+from littune.tuning.data.sources import ImageSource, from_pairs, from_stores
+from littune.tuning.optim.groups import Rule, apply_rules, parameter_groups
+from littune.tuning.optim.optimizers import make_optimizer
 from littune.tuning.step import Side
 
 # New heads learn beside a pre-trained tower, which bears only small steps.

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from littune.base.distributed import ALONE, Ranks
 from littune.base.errors import LittuneError
-from littune.tuning.batches import Indices
-from littune.tuning.optim import apply_gradients
+from littune.tuning.data.batches import Indices
+from littune.tuning.optim.optimizers import apply_gradients
 
 # Of the outputs for a batch's images and texts to its loss.
 Loss = Callable[[Float[Tensor, "i image_dim"], Float[Tensor, "t text_dim"]], Float[Tensor, ""]]

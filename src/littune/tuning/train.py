@@ -18,16 +18,16 @@ from littune.base.progress import log, track
 from littune.config import TrainConfig
 from littune.model.lit import LiT
 from littune.model.run_files import is_run
-from littune.tuning.checkpoint import Best, Checkpoints, MetricsLog, open_run, read_metrics
-from littune.tuning.curves import draw_curves
-from littune.tuning.interrupt import stop_requests
-from littune.tuning.objective import objective_of
-from littune.tuning.optim import set_learning_rate
-from littune.tuning.probe import ProbeBatch
+from littune.tuning.data.sources import spill_of
+from littune.tuning.loss.objective import objective_of
+from littune.tuning.optim.optimizers import set_learning_rate
+from littune.tuning.run.checkpoint import Best, Checkpoints, MetricsLog, open_run, read_metrics
+from littune.tuning.run.curves import draw_curves
+from littune.tuning.run.interrupt import stop_requests
+from littune.tuning.run.probe import ProbeBatch
+from littune.tuning.run.tensorboard import TensorBoard
 from littune.tuning.setup import Setup, set_up
-from littune.tuning.sources import spill_of
 from littune.tuning.step import DivergedError, StepResult, contrastive_step
-from littune.tuning.tensorboard import TensorBoard
 
 # A killed run goes on from no further back than this.
 CHECKPOINT_SECONDS = 20.0

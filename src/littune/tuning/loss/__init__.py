@@ -1,0 +1,1 @@
+"""Contrastive losses: plain, streamed in tiles, and as a step's objective."""

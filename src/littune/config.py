@@ -21,20 +21,30 @@ Precision = Literal["auto", "float32", "bfloat16"]
 Pooling = Literal["own", "cls", "mean", "cls+mean"]
 TextPooling = Literal["auto", "first", "mean", "last"]
 Augment = Literal["none", "resize", "inception"]
+Heads = Literal["text", "image", "both", "none"]
+Captions = Literal["each", "one", "all"]
+Loss = Literal["softmax", "sigmoid"]
+Optimizer = Literal["adamw", "adam", "adafactor"]
+Schedule = Literal["cosine", "constant", "rsqrt"]
+Center = Literal["mean", "none"]
+Select = Literal["last", "best"]
 
 _CHOICES = {
-    "locking": get_args(Locking),
-    "image_pooling": get_args(Pooling),
-    "augment": get_args(Augment),
-    "pooling": get_args(TextPooling),
-    "heads": ("text", "image", "both", "none"),
-    "captions": ("each", "one", "all"),
-    "loss": ("softmax", "sigmoid"),
-    "optimizer": ("adamw", "adam", "adafactor"),
-    "schedule": ("cosine", "constant", "rsqrt"),
-    "precision": get_args(Precision),
-    "center": ("mean", "none"),
-    "select": ("last", "best"),
+    name: get_args(choices)
+    for name, choices in {
+        "locking": Locking,
+        "image_pooling": Pooling,
+        "augment": Augment,
+        "pooling": TextPooling,
+        "heads": Heads,
+        "captions": Captions,
+        "loss": Loss,
+        "optimizer": Optimizer,
+        "schedule": Schedule,
+        "precision": Precision,
+        "center": Center,
+        "select": Select,
+    }.items()
 }
 
 # What is trained decides how large a step may be: new weights bear large ones, pre-trained ones small ones.
@@ -98,7 +108,7 @@ class TrainConfig:
     """The text tower: hf:NAME_OR_DIR, package:minilm, scratch:Ti|S|B|L. May be left out with --from."""
     locking: Locking = "LU"
     """The paper's two letters, image tower first: L locked, U unlocked pre-trained, u from scratch."""
-    heads: Literal["text", "image", "both", "none"] = "text"
+    heads: Heads = "text"
     """Which towers end in a linear head onto the shared space; with the text's alone it is the images' own."""
     out_dim: int | None = None
     """With both heads, the dimensions of the shared space; by default the image tower's."""
@@ -106,15 +116,15 @@ class TrainConfig:
     """Start from the weights of this run."""
     val: Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=True)] = ()
     """Stores or pairs to score before the first step and after each epoch."""
-    select: Literal["last", "best"] = "last"
+    select: Select = "last"
     """Which weights the run ends with: the last, or those that scored best on --val."""
-    captions: Literal["each", "one", "all"] = "each"
+    captions: Captions = "each"
     """Visit an image once with each of its texts, or once an epoch with one that is drawn, or with all of them."""
     batch_size: int = 512
     """Visits in a global batch, over all processes."""
     epochs: int = 20
     """Times that every pair (or image) is visited."""
-    loss: Literal["softmax", "sigmoid"] = "softmax"
+    loss: Loss = "softmax"
     """The contrastive loss."""
     loss_parts: int = 1
     """Cut each global batch into so many parts with a loss of their own; as many as there are processes is the
@@ -123,7 +133,7 @@ class TrainConfig:
     """Initial factor on the cosines, which is learned; by default 10, or that of the run of --from."""
     bias: float | None = None
     """With the sigmoid loss, the initial bias on the logits, which is learned; by default -2.71."""
-    optimizer: Literal["adamw", "adam", "adafactor"] = "adamw"
+    optimizer: Optimizer = "adamw"
     """adafactor is big_vision's variant (App. C); adam decays no weights."""
     lr: float | None = None
     """Peak learning rate; by default 2e-3 where heads alone are trained, 1e-3 where a tower is new, and 1e-4 where
@@ -131,7 +141,7 @@ class TrainConfig:
     lr_rules: Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=True)] = ()
     """Factors on the learning rate by parameter name, each PATTERN:FACTOR[:START], the last that matches wins: 0
     locks, and START is the share of the steps before which nothing of it moves (App. H)."""
-    schedule: Literal["cosine", "constant", "rsqrt"] = "cosine"
+    schedule: Schedule = "cosine"
     """What the learning rate does after the warm-up."""
     warmup: float = 0.1
     """Share of the steps that warm the learning rate up from 0."""
@@ -144,7 +154,7 @@ class TrainConfig:
     """Longer texts are cut to so many tokens; by default 32, or what the run of --from has (the paper: 16)."""
     pooling: TextPooling = "auto"
     """How the text tower pools its tokens; auto is the tower's own way."""
-    center: Literal["mean", "none"] = "mean"
+    center: Center = "mean"
     """Subtract the mean embedding of the training images (and of the class directions) before normalising; an
     image tower that is trained has no such mean."""
     center_on: str = ""
@@ -247,7 +257,9 @@ class TrainConfig:
             MismatchError: one differs; the message names it and both values.
         """
         before, now = read_toml(path), _as_toml(self)
-        for name in sorted((before.keys() | now.keys()) - _FREE_SETTINGS):
+        # What is scored matters only where the best score decides.
+        free = _FREE_SETTINGS - {"val"} if self.select == "best" else _FREE_SETTINGS
+        for name in sorted((before.keys() | now.keys()) - free):
             if before.get(name) != now.get(name):
                 raise MismatchError(
                     f"{path.parent} was begun with {name} = {before.get(name, 'unset')!r}, now it is "

@@ -1,17 +1,24 @@
 """All nine lockings of the two letters: what is locked has no gradient and no state, and stays as it is, bit by bit."""
 
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import timm
 import torch
+from PIL import Image
 
+from littune.apps.training import make_probe
 from littune.base.distributed import ALONE
-from littune.base.errors import InputError
+from littune.base.errors import InputError, MismatchError
 from littune.config import TrainConfig
 from littune.model.lit import LiT
 from littune.pairs import open_pairs
 from littune.store.embed import embed
 from littune.towers import load_image_tower
+from littune.tuning import train as train_module
+from littune.tuning.run.checkpoint import read_metrics
 from littune.tuning.setup import set_up
 from littune.tuning.step import contrastive_step
 from littune.tuning.train import fit
@@ -32,6 +39,13 @@ def config_of(locking: str, pictures: Path, image: str, text: str, out: Path, **
         "lr": 1e-3,
     }
     return TrainConfig(**(settings | changes))
+
+
+def other_image(folder: Path) -> str:
+    """The spec of a tiny ViT with other weights."""
+    torch.manual_seed(1)
+    torch.save(timm.create_model("test_vit", num_classes=0).state_dict(), folder / "other.pth")
+    return f"timm:test_vit@{folder / 'other.pth'}"
 
 
 @pytest.mark.parametrize("locking", LOCKINGS)
@@ -120,8 +134,6 @@ def test_resume_on_pixels_equals_no_interruption(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from littune.tuning import train as train_module
-
     def config(name: str) -> TrainConfig:
         more = {"augment": "inception", "flip": True, "captions": "one", "loss": "sigmoid"}
         return config_of(locking, pictures, tiny_image, tiny_text, tmp_path / name, **more)
@@ -137,6 +149,7 @@ def test_resume_on_pixels_equals_no_interruption(
         return step(*args, **named)
 
     monkeypatch.setattr(train_module, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(train_module, "SAVING_TIMES", 0)
     monkeypatch.setattr(train_module, "contrastive_step", killed)
     with pytest.raises(KeyboardInterrupt):
         fit(config("cut"))
@@ -157,3 +170,77 @@ def test_settings_that_do_not_go_together(pictures: Path, tiny_image: str, tiny_
         fit(config_of("UU", pictures, tiny_image, tiny_text, tmp_path / "a", heads="none"))
     with pytest.raises(InputError, match="lr_rules lock every parameter"):
         fit(config_of("LL", pictures, tiny_image, tiny_text, tmp_path / "b", lr_rules=("*:0",)))
+
+
+@pytest.mark.parametrize("locking", ["LL", "LU", "UU", "uu"])
+def test_what_is_trained_on_is_what_is_scored(
+    locking: str, pictures: Path, tiny_image: str, tiny_text: str, tmp_path: Path
+) -> None:
+    """The outputs that the loss sees, projected, are those of the model's own image tower."""
+    config = config_of(locking, pictures, tiny_image, tiny_text, tmp_path / "run")
+    if locking == "UU":  # from a run that has a centre
+        fit(config_of("LU", pictures, tiny_image, tiny_text, tmp_path / "before"))
+        config = config_of("UU", pictures, "", "", tmp_path / "run", from_run=str(tmp_path / "before"))
+    setup = set_up(config, ALONE)
+    model = setup.model
+    if locking == "UU":
+        assert model.center.any()
+    if model.image is not None:
+        model.image.eval()
+    numbers = np.arange(NUM_PICTURES)
+    with setup.images.planned(numbers, 0) as plan, torch.no_grad():
+        seen = model.project_centered(torch.cat([output for _, output in plan.outputs()]))
+    model.lock_image()
+    paths = [str(pictures / f"{number:02}.png") for number in numbers]
+    torch.testing.assert_close(seen, torch.from_numpy(model.encode_image(paths)), rtol=1e-4, atol=1e-5)
+
+
+def test_a_run_from_one_that_carries_its_image_tower_carries_it_too(
+    pictures: Path, tiny_image: str, tiny_text: str, tmp_path: Path
+) -> None:
+    first = fit(config_of("UU", pictures, tiny_image, tiny_text, tmp_path / "one"))
+    second = fit(config_of("LU", pictures, "", "", tmp_path / "two", from_run=str(tmp_path / "one")))
+    picture = str(pictures / "05.png")
+    expected = first.image_tower.encode(first.image_tower.preprocess(Image.open(picture))[None])
+    shutil.rmtree(tmp_path / "one")
+    assert second.reference.identity == first.reference.identity
+    tower = LiT.load(tmp_path / "two").image_tower
+    torch.testing.assert_close(tower.encode(tower.preprocess(Image.open(picture))[None]), expected)
+
+
+def test_what_cannot_work_is_said_before_anything_is_spent(
+    pictures: Path, tiny_image: str, tiny_text: str, tmp_path: Path
+) -> None:
+    store = embed(load_image_tower(tiny_image), open_pairs(pictures), tmp_path / "store")
+    with pytest.raises(InputError, match="store, of an image tower that this run changes: name its pairs instead"):
+        fit(config_of("UU", pictures, tiny_image, tiny_text, tmp_path / "a", val=(str(store.path),)))
+    with pytest.raises(InputError, match="loss_parts = 20 is too many for a batch of 24"):
+        fit(config_of("LU", pictures, tiny_image, tiny_text, tmp_path / "b", batch_size=64, loss_parts=20))
+    with pytest.raises(MismatchError, match="is not of the image tower"):
+        fit(config_of("LL", pictures, other_image(tmp_path), tiny_text, tmp_path / "c", center_on=str(store.path)))
+    fit(config_of("LU", pictures, tiny_image, tiny_text, tmp_path / "d"))
+    for refused in ({"center": "none"}, {"image_pooling": "mean"}):
+        with pytest.raises(InputError, match="brings its centre and pooling"):
+            fit(config_of("LU", pictures, "", "", tmp_path / "e", from_run=str(tmp_path / "d"), **refused))
+
+
+def test_statistics_of_locked_norms_stay(pictures: Path, tiny_text: str, tmp_path: Path) -> None:
+    for name, rules in (("moving", ()), ("locked", ("image.*:0",))):
+        config = config_of("uU", pictures, "timm:test_resnet", tiny_text, tmp_path / name, lr_rules=rules)
+        before = set_up(config, ALONE).model.image.state_dict()
+        fit(config)
+        after = LiT.load(config.out).image_tower.trunk.state_dict()
+        statistics = [key for key in after if key.endswith("running_mean")]
+        same = all(torch.equal(before[f"trunk.{key}"], after[key]) for key in statistics)
+        assert statistics and same == (name == "locked")
+
+
+def test_scoring_a_tower_that_is_trained_leaves_no_store_behind(
+    pictures: Path, tiny_image: str, tiny_text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LITTUNE_CACHE", str(tmp_path / "cache"))
+    config = config_of("UU", pictures, tiny_image, tiny_text, tmp_path / "run", val=(str(pictures),))
+    fit(config, probe=make_probe(config.val))
+    assert not list((tmp_path / "cache").glob("stores/*"))
+    scored = [record for record in read_metrics(config.out) if any("recall@1" in name for name in record)]
+    assert len({str(record) for record in scored}) > 1

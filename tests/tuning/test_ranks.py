@@ -1,15 +1,20 @@
 """Two processes under torchrun do what one does: gradients, a whole run, its evaluation."""
 
 import json
+import os
+import signal
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from littune.config import TrainConfig
+from littune.evaluation import evaluate
+from littune.tuning import train as train_module
 from littune.tuning.run.checkpoint import read_metrics
 from littune.tuning.train import fit
 from tests.tuning.conftest import MakeStore
@@ -63,7 +68,7 @@ def check_same_gradients(config: TrainConfig, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("locking", ["LL", "LU"])
-def test_a_run_of_two_ranks_is_that_of_one_and_is_resumed_by_one(
+def test_a_run_of_two_ranks_is_that_of_one_and_scores_alike(
     locking: str, make_store: MakeStore, tiny_text: str, tmp_path: Path
 ) -> None:
     alone = stored(make_store, tiny_text, tmp_path / "alone", locking=locking)
@@ -71,10 +76,33 @@ def test_a_run_of_two_ranks_is_that_of_one_and_is_resumed_by_one(
     arguments = ["--store", alone.store[0], "--text", tiny_text, "--locking", locking, "--batch-size", "24"]
     arguments += ["--epochs", "2", "--lr", "1e-3", "--out", str(tmp_path / "two"), *val, "--json"]
     done = torchrun("-m", "littune", "train", *arguments)
-    assert len(json.loads(done.stdout)["results"]) == 1  # of two processes, one prints
+    (of_two,) = json.loads(done.stdout)["results"]  # of two processes, one prints
     model = fit(alone)
-    again = fit(stored(make_store, tiny_text, tmp_path / "two", locking=locking))  # finished: it is loaded
+    again = fit(replace(alone, out=tmp_path / "two", val=val[1:]))  # finished: it is loaded
     texts = ["a red dog", "something", "the old tree"]
     assert abs(model.encode_text(texts) - again.encode_text(texts)).max() < 1e-4
+    of_one = evaluate(model, alone.store[0]).results[0].metrics
+    assert of_two["metrics"] == pytest.approx(dict(of_one), abs=1 / 80)
     steps = [record["step"] for record in read_metrics(tmp_path / "two") if "loss" in record]
     assert steps == list(range(1, steps[-1] + 1))
+
+
+def test_a_run_that_one_process_began_goes_on_with_two(
+    make_store: MakeStore, tiny_text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = stored(make_store, tiny_text, tmp_path / "both")
+    alone = fit(replace(config, out=tmp_path / "alone"))
+    step = train_module.contrastive_step
+
+    def stopped(*args: object, **named: object) -> object:
+        if named["step"] == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(*args, **named)
+
+    monkeypatch.setattr(train_module, "contrastive_step", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        fit(config)
+    done = torchrun("-m", "littune", "train", "--config", str(config.out / "config.toml"))
+    assert "goes on from step 4 of 7" in done.stderr
+    texts = ["a red dog", "something", "the old tree"]
+    assert abs(alone.encode_text(texts) - fit(config).encode_text(texts)).max() < 1e-4

@@ -96,6 +96,7 @@ def test_resume_equals_no_interruption(
         return step(*args, **named)
 
     monkeypatch.setattr(train_module, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(train_module, "SAVING_TIMES", 0)
     monkeypatch.setattr(train_module, "contrastive_step", counted)
     with pytest.raises(Killed):
         fit(config)
@@ -208,6 +209,7 @@ def test_a_changed_store_is_noticed(
     config: TrainConfig, make_store: MakeStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(train_module, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(train_module, "SAVING_TIMES", 0)
     step = train_module.contrastive_step
 
     def killed(*args: object, **named: object) -> object:

@@ -100,7 +100,7 @@ def joined(device: str) -> Iterator[Ranks]:
     if on_gpu:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     # The first rank alone scores the model, and the others wait for it.
-    distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=timedelta(days=1))
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=timedelta(days=1))
     try:
         yield ranks
     finally:

@@ -16,7 +16,7 @@ from littune.base.progress import log
 from littune.evaluation.metrics import label_ranks, mean_per_class, share_within
 from littune.evaluation.results import Result
 from littune.evaluation.retrieval import recall_metrics
-from littune.evaluation.sets import open_set, project
+from littune.evaluation.sets import open_set, place_of_sets, project
 from littune.evaluation.tables import to_text
 from littune.model.lit import LiT
 from littune.model.prompts import DEFAULT_TEMPLATES, load_templates
@@ -88,18 +88,27 @@ def evaluate(
     if not ks or min(ks) < 1:
         raise InputError(f"ks = {list(ks)} is not usable: give one or more numbers of at least 1")
     chosen = None if templates is None else load_templates(templates)
-    stores = [
-        open_set(model, item, texts=texts, allow_foreign=allow_foreign, batch_size=batch_size, workers=workers)
-        for item in items
-    ]
     results = []
-    for item, store in zip(items, stores, strict=True):
-        name = str(item.path if isinstance(item, EmbeddingStore) else item)
-        if store.classnames is None:
-            results.append(_retrieval(model, store, name, texts=texts, ks=ks))
-        else:
-            prompts = chosen or store.templates or DEFAULT_TEMPLATES
-            results.append(_zero_shot(model, store, name, templates=prompts, canonical=canonical))
+    with place_of_sets(model) as place:
+        opened = [
+            open_set(
+                model,
+                item,
+                place=place,
+                texts=texts,
+                allow_foreign=allow_foreign,
+                batch_size=batch_size,
+                workers=workers,
+            )
+            for item in items
+        ]
+        for item, store in zip(items, opened, strict=True):
+            name = str(item.path if isinstance(item, EmbeddingStore) else item)
+            if store.classnames is None:
+                results.append(_retrieval(model, store, name, texts=texts, ks=ks))
+            else:
+                prompts = chosen or store.templates or DEFAULT_TEMPLATES
+                results.append(_zero_shot(model, store, name, templates=prompts, canonical=canonical))
     return Evaluation(results=tuple(results))
 
 

@@ -7,7 +7,9 @@ so a changed tower or data set is embedded anew, and an interrupted embedding go
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -31,6 +33,7 @@ def open_set(
     model: LiT,
     data: str | Path | EmbeddingStore,
     *,
+    place: Path | None = None,
     texts: Sequence[str] = (),
     allow_foreign: bool = False,
     batch_size: int = 32,
@@ -41,6 +44,7 @@ def open_set(
     Args:
         model: the model that is to read the store.
         data: a store, its folder, or the spec of pairs or labelled images.
+        place: the folder in which pairs are embedded; by default littune's cache.
         texts: the fields that supply the texts of pairs.
         allow_foreign: admit a store made elsewhere, of which only the dimension can be checked.
         batch_size: how many images the tower sees at once.
@@ -58,7 +62,7 @@ def open_set(
         source = open_pairs(data)
         if texts and source.classnames is None:
             source = open_pairs(data, texts=texts)
-        store = _embedded(model, source, batch_size=batch_size, workers=workers)
+        store = _embedded(model, source, place or _cache(), batch_size=batch_size, workers=workers)
     if not store.complete:
         raise InputError(f"{store.path} is unfinished ({store.num_rows} rows so far); embed it to the end first")
     if not store.num_rows:
@@ -85,16 +89,30 @@ def _shift(model: LiT, store: EmbeddingStore) -> Tensor:
     return center - torch.from_numpy(mean.astype(np.float32)).to(center.device)
 
 
+@contextmanager
+def place_of_sets(model: LiT) -> Iterator[Path]:
+    """Where pairs are embedded: littune's cache, or, for an image tower that is being trained, a folder that goes."""
+    if model.image is None:
+        yield _cache()
+        return
+    with TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+def _cache() -> Path:
+    return littune_cache() / "stores"
+
+
 def _is_store(path: Path) -> bool:
     return has_manifest(path) or (path / "img_emb").is_dir()
 
 
-def _embedded(model: LiT, source: Source, *, batch_size: int, workers: int) -> EmbeddingStore:
+def _embedded(model: LiT, source: Source, place: Path, *, batch_size: int, workers: int) -> EmbeddingStore:
     identity = model.reference.identity
     if not identity.preprocess:
         # A model trained on class directions alone knows no preprocessing; the tower itself does.
         identity = model.image_tower.identity
-    folder = littune_cache() / "stores" / _digest(identity, source)
+    folder = place / _digest(identity, source)
     if _is_store(folder) and (store := EmbeddingStore.open(folder)).complete:
         return store
     return embed(model.image_tower, source, folder, batch_size=batch_size, workers=workers)

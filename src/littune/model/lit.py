@@ -23,10 +23,11 @@ from torch import Tensor, nn
 
 from littune.base.errors import InputError, MismatchError
 from littune.base.files import write_bytes, write_json
+from littune.config import Heads
 from littune.model.pictures import Picture, open_picture
 from littune.model.prompts import DEFAULT_TEMPLATES
 from littune.model.reference import ImageReference as ImageReference
-from littune.model.run_files import FORMAT, VERSION, Heads, image_reference, read_about, read_tensors, shape_of
+from littune.model.run_files import FORMAT, VERSION, image_reference, read_about, read_tensors, shape_of
 from littune.model.zero_shot import zero_shot_classifier
 from littune.store.store import EmbeddingStore
 from littune.towers.image.tower import ImageTower
@@ -241,7 +242,7 @@ class LiT(nn.Module):
         """
         self.text.save(path / "text_tower")
         self.lock_image()
-        bundle = bundle or self.image is not None
+        bundle = bundle or self.image is not None or self.reference.weights is not None
         tensors = {name: value for name, value in self.state_dict().items() if not name.startswith(("text.", "image."))}
         write_bytes(path / "model.safetensors", save({name: value.contiguous() for name, value in tensors.items()}))
         if bundle:

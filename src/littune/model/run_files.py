@@ -2,17 +2,16 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import TypedDict
 
 from safetensors.torch import load_file
 from torch import Tensor
 
 from littune.base.errors import InputError
 from littune.base.files import read_json
+from littune.config import Heads
 from littune.model.reference import ImageReference
 from littune.towers.image.tower import Identity
-
-Heads = Literal["text", "image", "both", "none"]
 
 FORMAT = "littune-run"
 VERSION = 2

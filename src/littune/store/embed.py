@@ -24,6 +24,7 @@ from littune.base.distributed import ALONE, Ranks, launch_name
 from littune.base.errors import InputError, MismatchError
 from littune.base.memory import keep_freed_memory
 from littune.base.progress import log, track
+from littune.config import Augment
 from littune.pairs.base import Part, Source
 from littune.pairs.open import open_pairs
 from littune.store.ahead import map_ahead
@@ -33,7 +34,6 @@ from littune.store.report import and_more, report
 from littune.store.store import EmbeddingStore
 from littune.store.views import Views, views_of
 from littune.store.writer import Batch, StoreWriter, open_writer
-from littune.towers.image.augment import Augment
 from littune.towers.image.sources import load_image_tower
 from littune.towers.image.tower import ImageTower
 

@@ -13,8 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 from littune.base.errors import InputError
+from littune.config import Augment
 from littune.pairs.base import Sample
-from littune.towers.image.augment import Augment, augmented
+from littune.towers.image.augment import augmented
 from littune.towers.image.preprocess import Preprocess
 
 

@@ -5,17 +5,19 @@ A few micro-batches are run, forward and backward, and a small loss; the rest is
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from littune.base.distributed import launched
+from littune.base.distributed import ALONE
 from littune.base.memory import peak_memory
 from littune.config import TrainConfig
 from littune.tuning.data.batches import Indices
-from littune.tuning.loss.streamed import streamed_softmax_loss
+from littune.tuning.loss.objective import loss_of_rows
 from littune.tuning.setup import Setup, set_up
 from littune.tuning.step import Side
 
@@ -66,18 +68,31 @@ def forecast(config: TrainConfig) -> Forecast:
     Raises:
         LittuneError: what ``fit`` would refuse.
     """
-    setup = set_up(config, launched())
+    with TemporaryDirectory() as out:
+        return _forecast(replace(config, out=Path(out)) if config.store else _on_pairs(config, Path(out)))
+
+
+def _on_pairs(config: TrainConfig, out: Path) -> TrainConfig:
+    """A locked tower is not run over all images for their mean, which takes as long as no step does."""
+    center = config.center if config.from_run or config.trains_image or config.center_on else "none"
+    return replace(config, out=out, center=center)
+
+
+def _forecast(config: TrainConfig) -> Forecast:
+    setup = set_up(config, ALONE)
     batch = setup.batches.at(0)
     lengths = setup.tokens.lengths.numpy()
-    texts = _seconds(setup.texts, batch.texts, weight=lengths)
-    images = _seconds(setup.images, batch.images, weight=np.ones(len(setup.corpus.row_image)))
-    loss = _loss_seconds(setup, len(batch.images), len(batch.texts))
+    texts, text_graph = _cost(setup.texts, batch.texts, weight=lengths)
+    images, image_graph = _cost(setup.images, batch.images, weight=np.ones(len(setup.corpus.row_image)))
+    loss = _loss_seconds(setup, config, len(batch.images), len(batch.texts))
     step = texts + images + loss
     total = setup.batches.num_steps(config.epochs)
     parameters = list(setup.model.parameters())
     trained = sum(p.numel() for p in parameters if p.requires_grad)
     rows = len(batch.images) * len(setup.model.center) + len(batch.texts) * (setup.model.text.dim + setup.model.dim)
     state = 3 * trained  # gradients and two moments, which a run has and this has not
+    on_gpu = setup.model.center.is_cuda
+    now = torch.cuda.memory_allocated() if on_gpu else peak_memory()
     return Forecast(
         parameters_trained=trained,
         parameters_locked=sum(p.numel() for p in parameters if not p.requires_grad),
@@ -91,20 +106,20 @@ def forecast(config: TrainConfig) -> Forecast:
         step_seconds=step,
         loss_share=loss / step,
         run_seconds=step * total,
-        memory_gb=(peak_memory() + 4 * (_COPIES * rows + state)) / 1e9,
+        memory_gb=(now + text_graph + image_graph + 4 * (_COPIES * rows + state)) / 1e9,
     )
 
 
-def _seconds(side: Side, numbers: Indices, *, weight: np.ndarray) -> float:
-    """How long all ``numbers`` take, from a sample of them; twice through a tower that is run in two passes."""
+def _cost(side: Side, numbers: Indices, *, weight: np.ndarray) -> tuple[float, int]:
+    """How long all ``numbers`` take, from a sample of them (twice forward in two passes), and the bytes of a graph."""
     sample = np.sort(np.random.default_rng(0).permutation(numbers)[:_NUM_TIMED])
     with side.planned(numbers, 0) as plan:
-        two_passes = plan.two_passes
+        two_passes, graph = plan.two_passes, plan.graph_bytes
     with side.planned(sample, 0) as plan:
         forward = _time(lambda: list(plan.outputs()), grad=False)
         both = _time(lambda: [_pushed(output) for _, output in plan.outputs()], grad=True)
     once = both + (forward if two_passes else 0.0)
-    return once * float(weight[numbers].sum() / weight[sample].sum())
+    return once * float(weight[numbers].sum() / weight[sample].sum()), graph
 
 
 def _pushed(output: Tensor) -> Tensor:
@@ -113,18 +128,19 @@ def _pushed(output: Tensor) -> Tensor:
     return output
 
 
-def _loss_seconds(setup: Setup, num_images: int, num_texts: int) -> float:
+def _loss_seconds(setup: Setup, config: TrainConfig, num_images: int, num_texts: int) -> float:
     model = setup.model
     count = min(_LOSS_ROWS, num_images, num_texts)
     device = model.center.device
-    images = torch.randn(count, len(model.center), device=device)
+    images = torch.randn(count, len(model.center), device=device, requires_grad=config.trains_image)
     pooled = torch.randn(count, model.text.dim, device=device, requires_grad=True)
     positives = torch.arange(count, device=device)[:, None].expand(-1, 2)
 
     def run() -> None:
-        torch.autograd.backward(streamed_softmax_loss(*model.factors(images, pooled), positives, model.log_temperature))
+        torch.autograd.backward(loss_of_rows(model, *model.factors(images, pooled), positives, ALONE))
 
-    cells = num_images * num_texts / count**2
+    # Parts of a batch have fewer logits together than the whole.
+    cells = num_images * num_texts / count**2 / config.loss_parts
     seconds = _time(run, grad=True) * cells
     model.zero_grad(set_to_none=True)
     return seconds

@@ -15,13 +15,14 @@ from littune.base.files import littune_cache, write_atomic
 from littune.base.progress import log
 from littune.config import BIAS, MAX_TOKENS, TEMPERATURE, TrainConfig
 from littune.model.lit import LiT
+from littune.store.store import is_store
 from littune.towers.image.trained import TrainedImageTower
 from littune.towers.precision import usable_device, wants_bfloat16
 from littune.towers.text.sources import load_text_tower
 from littune.towers.text.tower import TextTower, Tokens
 from littune.tuning.data.batches import Batches
 from littune.tuning.data.corpus import Corpus
-from littune.tuning.data.sides import Table, TunedImages, TunedTexts, live_rows
+from littune.tuning.data.sides import Table, TunedImages, TunedTexts, graph_budget, live_rows
 from littune.tuning.data.sources import ImageSource, from_pairs, from_stores
 from littune.tuning.optim.groups import Rule, apply_rules, parameter_groups
 from littune.tuning.optim.optimizers import make_optimizer
@@ -66,6 +67,8 @@ def set_up(config: TrainConfig, ranks: Ranks) -> Setup:
         MismatchError: the stores, or they and the run to start from, do not go together.
     """
     device = usable_device(config.device)
+    rules = [Rule.parse(rule) for rule in config.lr_rules]
+    _check(config, ranks)
     torch.manual_seed(config.seed)
     begun = LiT.load(config.from_run, device=config.device, precision=config.precision) if config.from_run else None
     corpus, images = from_stores(config, begun) if config.store else from_pairs(config, begun, ranks)
@@ -76,34 +79,59 @@ def set_up(config: TrainConfig, ranks: Ranks) -> Setup:
     tokens = _tokens(model, corpus)
     factor = 1.0 if config.locking == "LL" or "u" in config.locking else HEAD_LR_FACTOR
     heads: dict[nn.Module, float] = {head: factor for head in (model.text_head, model.image_head) if head is not None}
-    rules = [Rule.parse(rule) for rule in config.lr_rules]
     apply_rules(model, rules)
+    if model.image is not None:
+        model.image.lock_statistics()
     groups = parameter_groups(model, weight_decay=config.decay, lr_factors=heads, rules=rules)
     if not groups:
         raise InputError("lr_rules lock every parameter: nothing is left to train")
+    batches = Batches(
+        row_image=corpus.row_image,
+        row_text=corpus.row_text,
+        row_weight=corpus.row_weight,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        captions=config.captions,
+    )
+    if 2 * config.loss_parts > batches.batch_size:
+        raise InputError(f"loss_parts = {config.loss_parts} is too many for a batch of {batches.batch_size}")
     return Setup(
         corpus=corpus,
-        batches=Batches(
-            row_image=corpus.row_image,
-            row_text=corpus.row_text,
-            row_weight=corpus.row_weight,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            captions=config.captions,
-        ),
+        batches=batches,
         model=model,
         images=_image_side(config, model, images, device),
         texts=_text_side(config, model, tokens, device, ranks),
         tokens=tokens,
         optimizer=make_optimizer(config.optimizer, groups, lr=config.learning_rate),
         name_image=images.name,
-        about=hashlib.sha256(f"{images.contents} {corpus.digest()}".encode()).hexdigest(),
+        about=_digest(images.contents, corpus.digest(), str(model.center.tolist()), _locked_text(model, config)),
     )
 
 
+def _check(config: TrainConfig, ranks: Ranks) -> None:
+    """What can be checked before anything is loaded."""
+    if not config.from_run:
+        _check_text(config)
+    if config.loss_parts > 1 and config.loss_parts % ranks.size:
+        raise InputError(f"loss_parts = {config.loss_parts} is no multiple of the {ranks.size} processes")
+    stores = [val for val in config.val if is_store(val)]
+    if config.trains_image and stores:
+        raise InputError(
+            f"val: {stores[0]} is a store, of an image tower that this run changes: name its pairs instead"
+        )
+
+
+def _locked_text(model: LiT, config: TrainConfig) -> str:
+    """The identity of a text tower whose weights are in no checkpoint."""
+    return "" if config.trains_text else model.text.identity
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
 def _new_model(config: TrainConfig, corpus: Corpus, images: ImageSource) -> LiT:
-    if config.loss == "sigmoid":
-        bias = BIAS if config.bias is None else config.bias
+    bias = BIAS if config.bias is None else config.bias
     model = LiT(
         text=_text_tower(config, corpus),
         reference=images.reference,
@@ -124,8 +152,8 @@ def _begun(config: TrainConfig, model: LiT, images: ImageSource) -> LiT:
         raise InputError(f"{named} brings {model.text.spec}; leave out --text {config.text}")
     if config.max_tokens not in (None, model.text.max_tokens):
         raise InputError(f"{named} was trained with --max-tokens {model.text.max_tokens}; leave it out")
-    if config.temperature is not None or config.pooling != "auto":
-        raise InputError(f"{named} brings its temperature and pooling; leave them out")
+    if config.temperature is not None or config.bias is not None or config.pooling != "auto":
+        raise InputError(f"{named} brings its temperature, bias and pooling; leave them out")
     if config.heads != "text" or config.out_dim is not None:
         raise InputError(f"{named} brings its heads; leave out --heads and --out-dim")
     if (model.bias is not None) != (config.loss == "sigmoid"):
@@ -134,18 +162,23 @@ def _begun(config: TrainConfig, model: LiT, images: ImageSource) -> LiT:
         raise InputError(f"{named} brings {model.text.spec}, which is pre-trained: --locking {config.locking[0]}U")
     # Class directions alone say nothing of where images lie.
     only_prototypes = images.stored is not None and all(s.kind == "prototypes" for s in images.stored.stores)
-    if config.trains_image or config.center_on or not only_prototypes:
+    if config.center_on or not only_prototypes:
         model.center = images.center
+    # What the run knows of its tower is kept, the weights that it may carry above all; but prototypes know no pixels.
+    if not model.reference.identity.preprocess:
         model.reference = images.reference
     return model
 
 
-def _text_tower(config: TrainConfig, corpus: Corpus) -> TextTower:
+def _check_text(config: TrainConfig) -> None:
     from_scratch = config.text.partition(":")[0] == "scratch"
     if from_scratch != (config.locking[1] == "u"):
         letters = config.locking[0]
         fix = f"--locking {letters}u goes with --text scratch:…" if from_scratch else "it needs --text scratch:S"
         raise InputError(f"the text tower {config.text} does not go with --locking {config.locking}: {fix}")
+
+
+def _text_tower(config: TrainConfig, corpus: Corpus) -> TextTower:
     return load_text_tower(
         config.text,
         max_tokens=MAX_TOKENS if config.max_tokens is None else config.max_tokens,
@@ -178,7 +211,14 @@ def _image_side(config: TrainConfig, model: LiT, images: ImageSource, device: to
     assert images.pixels is not None and images.tower is not None
     bfloat16 = wants_bfloat16(device, config.precision)
     if model.image is not None:
-        return TunedImages.fitted(model.image, images.pixels, device=device, bfloat16=bfloat16)
+        return TunedImages.fitted(
+            model.image,
+            images.pixels,
+            center=model.center,
+            device=device,
+            bfloat16=bfloat16,
+            budget=_budget(config, device),
+        )
     rows, center = live_rows(images.tower, images.pixels), model.center.cpu()
     return Table(lambda numbers, step: rows(numbers, step) - center)
 
@@ -187,10 +227,16 @@ def _text_side(config: TrainConfig, model: LiT, tokens: Tokens, device: torch.de
     """The tower, or, where it is locked, a table of its outputs."""
     if config.trains_text:
         bfloat16 = wants_bfloat16(device, config.precision)
-        return TunedTexts.fitted(model.text, tokens, device=device, bfloat16=bfloat16)
+        budget = _budget(config, device)
+        return TunedTexts.fitted(model.text, tokens, device=device, bfloat16=bfloat16, budget=budget)
     model.remember_texts()
     outputs = _locked_outputs(model.text, tokens, config, ranks).to(device)
     return Table(lambda numbers, step: outputs[torch.from_numpy(numbers)])
+
+
+def _budget(config: TrainConfig, device: torch.device) -> int:
+    """What the graph of one of the trained towers may take."""
+    return graph_budget(device) // (config.trains_image + config.trains_text)
 
 
 def _locked_outputs(tower: TextTower, tokens: Tokens, config: TrainConfig, ranks: Ranks) -> Float[Tensor, "n text_dim"]:

@@ -40,10 +40,12 @@ class Plan:
         outputs: micro-batch after micro-batch, the positions in the batch and the outputs for them, with a graph
             unless gradients are off; together every position once. It is called once for each pass.
         two_passes: whether the graphs of all micro-batches together are too large to keep.
+        graph_bytes: about what is kept of graphs at a time.
     """
 
     outputs: Callable[[], Outputs]
     two_passes: bool = False
+    graph_bytes: int = 0
 
 
 @runtime_checkable

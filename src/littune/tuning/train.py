@@ -29,8 +29,9 @@ from littune.tuning.run.tensorboard import TensorBoard
 from littune.tuning.setup import Setup, set_up
 from littune.tuning.step import DivergedError, StepResult, contrastive_step
 
-# A killed run goes on from no further back than this.
+# A killed run goes on from no further back than this, or than saving takes, so many times over.
 CHECKPOINT_SECONDS = 20.0
+SAVING_TIMES = 20
 
 # The recall on the probe batch is taken so many times in a run.
 _NUM_PROBES = 20
@@ -69,8 +70,6 @@ def _fit(config: TrainConfig, probe: Probe | None, ranks: Ranks) -> None:
     # What learns, and from what.
     setup = set_up(config, ranks)
     model, batches, optimizer = setup.model, setup.batches, setup.optimizer
-    if config.loss_parts % ranks.size and config.loss_parts > 1:
-        raise LittuneError(f"loss_parts = {config.loss_parts} is no multiple of the {ranks.size} processes")
     text_lengths = setup.tokens.lengths.numpy()
     total = batches.num_steps(config.epochs)
     warmup = round(config.warmup * total)
@@ -93,7 +92,7 @@ def _fit(config: TrainConfig, probe: Probe | None, ranks: Ranks) -> None:
         track("training", total=total * batches.batch_size, unit="pairs", quiet=not ranks.is_first) as advance,
     ):
         advance(start * batches.batch_size)
-        saved = time.monotonic()
+        saved, interval = time.monotonic(), CHECKPOINT_SECONDS
 
         def score(step: int) -> None:
             nonlocal best
@@ -132,10 +131,12 @@ def _fit(config: TrainConfig, probe: Probe | None, ranks: Ranks) -> None:
             if done % per_epoch == 0 or done == total:
                 score(done)
             stopping = bool(ranks.max(torch.tensor(float(is_stop_requested()), device=model.center.device)))
-            if done < total and (stopping or time.monotonic() - saved > CHECKPOINT_SECONDS) and ranks.is_first:
+            if done < total and (stopping or time.monotonic() - saved > interval) and ranks.is_first:
+                began = time.monotonic()
                 metrics.flush()
                 states.save(done, best)
                 saved = time.monotonic()
+                interval = max(CHECKPOINT_SECONDS, SAVING_TIMES * (saved - began))
             advance(batches.batch_size, _remark(result, model, recall))
             if stopping and done < total:
                 if ranks.is_first:

@@ -5,7 +5,7 @@ tower's interpolation. What is drawn comes from the generator that is handed in,
 """
 
 import math
-from typing import Literal, assert_never
+from typing import assert_never
 
 import numpy as np
 import torch
@@ -13,10 +13,8 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
+from littune.config import Augment
 from littune.towers.image.preprocess import Box, Preprocess
-
-# As the tower sees pictures when it is evaluated; the whole picture stretched to a square; a random part of it.
-Augment = Literal["none", "resize", "inception"]
 
 _MIN_AREA = 0.05
 _ASPECTS = (3 / 4, 4 / 3)
@@ -31,7 +29,8 @@ def augmented(
         picture: the picture.
         preprocess: the tower's.
         random: what is drawn comes from here.
-        augment: the choice of the box.
+        augment: the choice of the box: "none", as the tower sees pictures when it is evaluated; "resize", the whole
+            picture stretched to a square; "inception", a random part of it.
         flip: mirror every other picture, left for right.
     """
     match augment:

@@ -71,6 +71,13 @@ class TrainedImageTower(nn.Module):
             embeddings = pooled(self.trunk, images.to(memory_format=torch.channels_last), self.pooling, self.spec)
         return embeddings.float()
 
+    def lock_statistics(self) -> None:
+        """Lock the statistics of batch normalisations whose scale and shift are locked, which rules may do by name."""
+        for layer in self._ghosts:
+            if not any(weight.requires_grad for weight in layer.parameters()):
+                layer.eval()
+        self._ghosts = [layer for layer in self._ghosts if any(weight.requires_grad for weight in layer.parameters())]
+
     def locked(self) -> ImageTower:
         """A locked tower of the present weights, on the present device: another identity under the same spec."""
         tower = ImageTower(

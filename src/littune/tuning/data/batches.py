@@ -14,7 +14,6 @@ all of them.
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,11 +22,9 @@ from jaxtyping import Int
 from torch import Tensor
 
 from littune.base.distributed import Ranks
+from littune.config import Captions
 
 Indices = npt.NDArray[np.int64]
-
-# A visit is of one pair, or of an image with one of its captions or all of them.
-Captions = Literal["each", "one", "all"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -82,9 +82,17 @@ class StoredImages:
         return rows
 
     def checksums(self) -> list[str]:
-        """The checksums of all shards' embeddings."""
-        manifests = [store.manifest for store in self.stores]
-        return [shard.img_emb_sha256 for manifest in manifests if manifest for shard in manifest.shards]
+        """The checksums of all shards' embeddings, views included."""
+        shards = [shard for store in self.stores if store.manifest for shard in store.manifest.shards]
+        return [checksum for shard in shards for checksum in (shard.img_emb_sha256, *shard.views_sha256)]
+
+    def name(self, number: int) -> str:
+        """What an image is called in messages."""
+        for store in self.stores:
+            if number < store.num_rows:
+                return f"{store.keys()[number]} in {store.path}"
+            number -= store.num_rows
+        raise IndexError(number)
 
 
 def load_corpus(choices: Sequence[StoreChoice]) -> Corpus:

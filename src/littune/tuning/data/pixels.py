@@ -14,9 +14,10 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from littune.config import Augment
 from littune.pairs.images import ImageIndex
 from littune.store.ahead import map_ahead
-from littune.towers.image.augment import Augment, augmented
+from littune.towers.image.augment import augmented
 from littune.towers.image.preprocess import Preprocess
 from littune.tuning.data.batches import Indices
 

@@ -1,17 +1,19 @@
 """Where a run's rows and images come from: stores of a locked tower's embeddings, or pairs, seen by a tower live."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from littune.base.distributed import Ranks
 from littune.base.errors import InputError
-from littune.base.progress import log
+from littune.base.files import littune_cache, write_atomic
+from littune.base.progress import log, track
 from littune.config import Augment, StoreChoice, TrainConfig
 from littune.model.lit import LiT
 from littune.model.reference import ImageReference
@@ -19,6 +21,7 @@ from littune.pairs.images import index_images
 from littune.pairs.open import open_pairs
 from littune.towers.image.sources import load_image_tower
 from littune.towers.image.tower import ImageTower
+from littune.tuning.data.batches import Indices
 from littune.tuning.data.corpus import (
     Corpus,
     StoredImages,
@@ -30,6 +33,8 @@ from littune.tuning.data.corpus import (
 )
 from littune.tuning.data.pixels import PixelImages
 from littune.tuning.data.sides import live_rows
+
+_BLOCK = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,12 +79,11 @@ def from_stores(config: TrainConfig, begun: LiT | None) -> tuple[Corpus, ImageSo
     if begun is not None:
         for store in stored.stores:
             begun.check_store(store, allow_foreign=True)
-    keys = [f"{key} in {store.path}" for store in stored.stores for key in store.keys()]  # noqa: SIM118 - no dict
     reference = image_reference(stored.stores)
     return corpus, ImageSource(
         reference=reference,
         center=stored.image_center,
-        name=keys.__getitem__,
+        name=stored.name,
         contents=f"{reference.identity} {stored.checksums()}",
         stored=stored,
     )
@@ -97,6 +101,8 @@ def from_pairs(config: TrainConfig, begun: LiT | None, ranks: Ranks) -> tuple[Co
         raise InputError(f"--from {config.from_run} brings its image tower; leave out --image {config.image}")
     if begun is not None and config.locking[0] == "u":
         raise InputError(f"--from {config.from_run} brings a trained image tower: --locking U{config.locking[1]}")
+    if begun is not None and (config.center == "none" or config.image_pooling != "own"):
+        raise InputError(f"--from {config.from_run} brings its centre and pooling; leave out --center, --image-pooling")
     tower = begun.image_tower if begun else _image_tower(config)
     fields = tuple(name.strip() for name in config.texts.split(",") if name.strip())
     source = open_pairs(config.pairs, texts=fields, image_field=config.image_field or None)
@@ -118,14 +124,16 @@ def from_pairs(config: TrainConfig, begun: LiT | None, ranks: Ranks) -> tuple[Co
             workers=config.workers,
         )
 
+    reference = ImageReference(spec=tower.spec, pooling=tower.pooling, identity=tower.identity)
     center = torch.zeros(tower.dim)
     if config.center_on:
-        center = load_images([StoreChoice(path=Path(config.center_on))], center="mean").image_center
-    elif begun is not None and not begun.image:
+        on = load_images([StoreChoice(path=Path(config.center_on))])
+        reference.check(image_reference(on.stores).identity, config.center_on)
+        center = on.image_center
+    elif begun is not None:
         center = begun.center.cpu()
     elif not config.trains_image and config.center == "mean":
-        center = _mean(tower, pixels("none", flip=False), len(index.texts), ranks)
-    reference = ImageReference(spec=tower.spec, pooling=tower.pooling, identity=tower.identity)
+        center = _mean(tower, pixels("none", flip=False), ranks)
     return corpus, ImageSource(
         reference=reference,
         center=center,
@@ -146,12 +154,29 @@ def _image_tower(config: TrainConfig) -> ImageTower:
     )
 
 
-def _mean(tower: ImageTower, pixels: PixelImages, count: int, ranks: Ranks) -> Float[Tensor, " image_dim"]:
-    """The mean embedding of all images, each rank running its share; a store has it at hand."""
-    log(f"centring on the mean of {count:,} images, which takes one run of the image tower over them")
+def _mean(tower: ImageTower, pixels: PixelImages, ranks: Ranks) -> Float[Tensor, " image_dim"]:
+    """The mean embedding of all images, each rank running its share; kept in littune's cache."""
+    about = f"{tower.identity} {tower.precision} {pixels.index.fingerprint}"
+    path = littune_cache() / "centers" / f"{hashlib.sha256(about.encode()).hexdigest()[:32]}.npy"
+    # The first rank's word counts: a file may come between one rank's look and another's.
+    if not ranks.sum(torch.tensor(float(ranks.is_first and path.is_file()))):
+        count = len(pixels.index)
+        if ranks.is_first:
+            log(f"centring on the mean of {count:,} images takes a run of the image tower over them; a store has it")
+        mean = _sum(tower, pixels, np.arange(count)[ranks.share(count)], ranks) / count
+        if ranks.is_first:
+            write_atomic(path, lambda file: np.save(file, mean.float().numpy()))
+        ranks.wait()
+    return torch.from_numpy(np.load(path, allow_pickle=False))
+
+
+def _sum(tower: ImageTower, pixels: PixelImages, numbers: Indices, ranks: Ranks) -> Float64[Tensor, " image_dim"]:
+    """The sum of the embeddings of all ranks' ``numbers``."""
     rows = live_rows(tower, pixels)
     total = torch.zeros(tower.dim, dtype=torch.float64)
-    mine = np.arange(count)[ranks.share(count)]
-    for start in range(0, len(mine), 256):
-        total += rows(mine[start : start + 256], 0).double().sum(dim=0)
-    return (ranks.sum(total) / count).float()
+    with track("centring", total=len(numbers), unit="images", quiet=not ranks.is_first) as advance:
+        for start in range(0, len(numbers), _BLOCK):
+            block = numbers[start : start + _BLOCK]
+            total += rows(block, 0).double().sum(dim=0)
+            advance(len(block))
+    return ranks.sum(total)

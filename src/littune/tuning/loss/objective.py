@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from littune.base.distributed import ALONE, Ranks
+from littune.base.errors import InputError
 from littune.config import TrainConfig
 from littune.model.lit import LiT
 from littune.tuning.data.batches import Batch, Batches, Indices
@@ -30,6 +31,8 @@ def objective_of(
     """
     if config.loss_parts == 1:
         batch, images, texts = batches.at(step).shared(ranks, text_lengths)
+        if min(len(batch.images), len(batch.texts)) < ranks.size:
+            raise InputError(f"step {step + 1} has fewer images or texts than there are processes: take larger batches")
         return images, texts, _global_loss(model, batch.positives, ranks)
     parts = batches.parts(step, config.loss_parts)
     own = parts[ranks.share(len(parts))]
@@ -39,7 +42,7 @@ def objective_of(
 
 def _global_loss(model: LiT, positives: Int[Tensor, "p 2"], ranks: Ranks) -> Loss:
     def loss(images: Float[Tensor, "i image_dim"], texts: Float[Tensor, "t text_dim"]) -> Float[Tensor, ""]:
-        return _loss(model, *model.factors(images.to(texts.device), texts), positives, ranks)
+        return loss_of_rows(model, *model.factors(images.to(texts.device), texts), positives, ranks)
 
     return loss
 
@@ -54,9 +57,10 @@ def _loss_of_parts(
     ]
 
     def loss(image_outputs: Float[Tensor, "i image_dim"], text_outputs: Float[Tensor, "t text_dim"]) -> Tensor:
-        left, right = model.factors(image_outputs.to(text_outputs.device), text_outputs)
+        device = text_outputs.device
+        left, right = model.factors(image_outputs.to(device), text_outputs)
         losses = [
-            _loss(model, left[of_images.to(left.device)], right[of_texts.to(right.device)], part.positives, ALONE)
+            loss_of_rows(model, left[of_images.to(device)], right[of_texts.to(device)], part.positives, ALONE)
             for part, (of_images, of_texts) in zip(parts, places, strict=True)
         ]
         own = torch.stack(losses).sum() / num_parts
@@ -65,9 +69,10 @@ def _loss_of_parts(
     return loss
 
 
-def _loss(
+def loss_of_rows(
     model: LiT, images: Float[Tensor, "i d"], texts: Float[Tensor, "t d"], positives: Int[Tensor, "p 2"], ranks: Ranks
 ) -> Float[Tensor, ""]:
+    """The model's loss of rows whose products are the cosines."""
     positives = positives.to(texts.device)
     if model.bias is None:
         return streamed_softmax_loss(images, texts, positives, model.log_temperature, ranks=ranks)

@@ -2,25 +2,24 @@
 
 import math
 from collections.abc import Iterable
-from typing import Literal, assert_never
+from typing import assert_never
 
 import torch
 from torch import nn
 
 from littune.base.errors import LittuneError
+from littune.config import Optimizer, Schedule
 from littune.tuning.optim.adafactor import Adafactor
 from littune.tuning.optim.groups import ParameterGroup
-
-Schedule = Literal["cosine", "constant", "rsqrt"]
-
-# The paper's Adam, whose weight decay is decoupled, is AdamW; "adam" has no decay.
-OptimizerName = Literal["adamw", "adam", "adafactor"]
 
 _BETAS = (0.9, 0.999)
 
 
-def make_optimizer(name: OptimizerName, groups: Iterable[ParameterGroup], *, lr: float) -> torch.optim.Optimizer:
-    """An optimiser over ``groups``; set each step's learning rate with ``set_learning_rate``."""
+def make_optimizer(name: Optimizer, groups: Iterable[ParameterGroup], *, lr: float) -> torch.optim.Optimizer:
+    """An optimiser over ``groups``; set each step's learning rate with ``set_learning_rate``.
+
+    The paper's Adam, whose weight decay is decoupled, is "adamw"; "adam" has no decay.
+    """
     options = [dict(group) for group in groups]
     match name:
         case "adamw":

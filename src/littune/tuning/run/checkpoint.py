@@ -52,12 +52,21 @@ def open_run(config: TrainConfig) -> Iterator[bool]:
     if out.exists() and not begun and not _is_free(out):
         raise InputError(f"{out} holds something that is no littune run; choose another --out")
     with folder_lock(out):
+        _sweep(out)
         # Until there is something to lose, a corrected command may begin anew.
         if begun:
             config.check_same(out / _CONFIG)
         else:
             config.save(out / _CONFIG)
         yield is_run(out)
+
+
+def _sweep(out: Path) -> None:
+    """Remove what a kill left behind: halves of files, and the states of a run that was just finished."""
+    for half in (*out.glob(".*.tmp"), *(out / _CHECKPOINTS).glob(".*.tmp")):
+        half.unlink(missing_ok=True)
+    if is_run(out):
+        shutil.rmtree(out / _CHECKPOINTS, ignore_errors=True)
 
 
 def _is_free(out: Path) -> bool:
@@ -129,7 +138,8 @@ class Checkpoints:
             self._optimizer.load_state_dict(state["optimizer"])
         except Exception as error:
             raise InputError(
-                f"{states[-1]} cannot be taken up ({first_line(error)}); delete it to go on from the state before"
+                f"{states[-1]} cannot be taken up ({first_line(error)}); if it is damaged, delete it to go on from the "
+                "state before"
             ) from error
         if state["about"] != self._about:
             raise MismatchError(
@@ -176,7 +186,7 @@ def _states(out: Path) -> list[Path]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    state: dict[str, Any] = torch.load(io.BytesIO(path.read_bytes()), weights_only=True)
+    state: dict[str, Any] = torch.load(io.BytesIO(path.read_bytes()), weights_only=True, map_location="cpu")
     return state
 
 

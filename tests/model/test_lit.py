@@ -9,6 +9,7 @@ from PIL import Image
 
 from littune.base.errors import InputError, MismatchError
 from littune.base.files import read_json, write_json
+from littune.model import lit as lit_module
 from littune.model.lit import ImageReference, LiT
 from littune.towers.text.sources import load_text_tower
 from tests.evaluation.conftest import make_tower
@@ -125,3 +126,31 @@ def test_folders_that_are_no_runs(model: LiT, tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"cut short")
     with pytest.raises(InputError, match="damaged"):
         LiT.load(tmp_path)
+
+
+@pytest.mark.parametrize("rows", [3, 8192])
+def test_a_folded_head_gives_the_cosines_and_their_gradients(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lit_module, "_ROWS", rows)
+    torch.manual_seed(0)
+    text = load_text_tower("scratch:Ti", max_tokens=8, texts=TEXTS)
+    dim = 3 * text.dim
+    reference = ImageReference(spec="x", pooling="own", identity=make_tower().identity)
+    model = LiT(text=text, reference=reference, center=torch.zeros(dim)).double()
+    embeddings = torch.randn(5, dim, dtype=torch.float64)
+    slopes = torch.randn(5, 7, dtype=torch.float64)
+    found = []
+    for folded in (True, False):
+        pooled = torch.randn(7, text.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+        pooled.requires_grad_()
+        if folded:
+            images, texts = model.factors(embeddings, pooled)
+            assert images.shape[1] == texts.shape[1] == text.dim + 1
+        else:
+            images = torch.nn.functional.normalize(embeddings, dim=1)
+            texts = torch.nn.functional.normalize(model.text_head(pooled), dim=1)
+        cosines = images @ texts.T
+        model.zero_grad()
+        (cosines * slopes).sum().backward()
+        found.append((cosines, pooled.grad, model.text_head.weight.grad.clone(), model.text_head.bias.grad.clone()))
+    for mine, plain in zip(*found, strict=True):
+        torch.testing.assert_close(mine, plain, rtol=1e-7, atol=1e-8)  # normalize adds 1e-8 to a length

@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float
 from safetensors.torch import save
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from littune.base.errors import InputError, MismatchError
 from littune.base.files import write_bytes, write_json
@@ -38,6 +39,7 @@ from littune.towers.text.tower import TextTower
 Array = npt.NDArray[np.float32]
 
 EPSILON = 1e-8
+_ROWS = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,9 +168,19 @@ class LiT(nn.Module):
         if self.image_head is not None or self.text_head is None or 2 * (self.text.dim + 1) > self.dim:
             return self.project_centered(embeddings), self.project_texts(pooled)
         folded = torch.cat([self.text_head.weight, self.text_head.bias[:, None]], dim=1)
-        lengths = self._under_head(pooled).norm(dim=1, keepdim=True) + EPSILON
+        parts = torch.split(pooled, _ROWS)
+        # Under the head texts are wide; of many, only their lengths are kept, and the backward pass makes them anew.
+        lengths = torch.cat(
+            [checkpoint(self._lengths, part, use_reentrant=False) for part in parts]
+            if len(parts) > 1
+            else [self._lengths(pooled)]
+        )
         texts = torch.cat([pooled, torch.ones_like(lengths)], dim=1) / lengths
-        return normalize(embeddings) @ folded, texts
+        return (embeddings @ folded) / (embeddings.norm(dim=1, keepdim=True) + EPSILON), texts
+
+    def _lengths(self, pooled: Float[Tensor, "t text_dim"]) -> Float[Tensor, "t 1"]:
+        lengths: Tensor = self._under_head(pooled).norm(dim=1, keepdim=True) + EPSILON
+        return lengths
 
     def _under_head(self, pooled: Float[Tensor, "n text_dim"]) -> Float[Tensor, "n dim"]:
         return pooled if self.text_head is None else self.text_head(pooled)

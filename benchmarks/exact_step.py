@@ -8,7 +8,7 @@ reported: the interpreter, torch, the tower and AdamW's state included. Then, in
 
 - the tower alone, forward and backward with a graph, at the best of several micro-batch sizes: what texts/s is
   measured against;
-- the loss alone, forward and backward, on the same number of images and texts.
+- the loss alone, forward and backward, on the same number of texts, with one and with four of them to an image.
 """
 
 import argparse
@@ -53,7 +53,8 @@ class Measured:
     peak_gb: float
     texts_per_second: float
     tower_texts_per_second: float
-    loss_seconds: float
+    loss_seconds: dict[int, float]
+    """By texts to an image."""
 
     def to_text(self) -> str:
         """Lines for people."""
@@ -63,7 +64,10 @@ class Measured:
             f"  step          {self.step_seconds:.1f} s, {self.texts_per_second:.0f} texts/s\n"
             f"  tower alone   {self.tower_texts_per_second:.0f} texts/s; the step runs at "
             f"{self.texts_per_second / self.tower_texts_per_second:.0%} of it\n"
-            f"  loss          {self.loss_seconds:.1f} s, {self.loss_seconds / self.step_seconds:.0%} of the step"
+            + "".join(
+                f"  loss          {taken:.1f} s, {taken / self.step_seconds:.0%} of the step, {count} texts to an image\n"
+                for count, taken in self.loss_seconds.items()
+            ).rstrip()
         )
 
 
@@ -100,9 +104,10 @@ def measure(batch: int, captions: int, max_tokens: int) -> Measured:
     side = TunedTexts.fitted(tower, tokens, device=torch.device("cpu"), bfloat16=bfloat16)
     rows = np.random.default_rng(0).standard_normal((num_images, DIM), dtype=np.float32).astype(np.float16)
     images = Table(lambda numbers, step: torch.from_numpy(rows[numbers].astype(np.float32)))
-    positives = torch.stack([torch.arange(batch) // captions, torch.arange(batch)], dim=1)
 
     def loss_of(image_rows: Tensor, pooled: Tensor) -> Tensor:
+        owners = torch.arange(batch) * len(image_rows) // batch
+        positives = torch.stack([owners, torch.arange(batch)], dim=1)
         return streamed_softmax_loss(*model.factors(image_rows, pooled), positives, model.log_temperature)
 
     sides = [(images, np.arange(num_images)), (side, np.arange(batch))]
@@ -119,7 +124,11 @@ def measure(batch: int, captions: int, max_tokens: int) -> Measured:
         peak_gb=peak / 1e9,
         texts_per_second=batch / step,
         tower_texts_per_second=max(tower_rate(side, max_tokens=size) for size in (512, 1024, 2048, 4096)),
-        loss_seconds=seconds(lambda: torch.autograd.backward(loss_of(table, pooled))),
+        loss_seconds={
+            count: seconds(lambda count=count: torch.autograd.backward(loss_of(table[: batch // count], pooled)))
+            for count in (1, 4)
+            if count >= captions
+        },
     )
 
 

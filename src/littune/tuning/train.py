@@ -33,8 +33,10 @@ from littune.tuning.step import DivergedError, StepResult, contrastive_step
 CHECKPOINT_SECONDS = 20.0
 SAVING_TIMES = 20
 
-# The recall on the probe batch is taken so many times in a run.
+# The recall on the probe batch is taken so many times in a run, but only once for so many pairs, of which it then
+# takes a few percent of the time.
 _NUM_PROBES = 20
+_PAIRS_PER_PROBE = 5_000
 
 # Scores a model on whatever the caller likes; names → fractions.
 Probe = Callable[[LiT], Mapping[str, float]]
@@ -73,7 +75,8 @@ def _fit(config: TrainConfig, probe: Probe | None, ranks: Ranks) -> None:
     text_lengths = setup.tokens.lengths.numpy()
     total = batches.num_steps(config.epochs)
     warmup = round(config.warmup * total)
-    per_epoch, per_probe = batches.num_steps(1), max(1, total // _NUM_PROBES)
+    per_epoch = batches.num_steps(1)
+    per_probe = max(1, total // _NUM_PROBES, _PAIRS_PER_PROBE // batches.batch_size)
     probe_batch = ProbeBatch.drawn(setup, seed=config.seed)
 
     # Where it stopped, if it did.

@@ -31,7 +31,7 @@ from littune.towers.image.tower import Identity
 from littune.towers.precision import wants_bfloat16
 from littune.towers.text.sources import load_text_tower
 from littune.towers.text.tokenizer import micro_batches
-from littune.tuning.data.sides import Table, TunedTexts
+from littune.tuning.data.sides import Table, TunedTexts, graph_budget
 from littune.tuning.loss.streamed import streamed_softmax_loss
 from littune.tuning.optim.groups import parameter_groups
 from littune.tuning.optim.optimizers import make_optimizer
@@ -65,7 +65,7 @@ class Measured:
             f"  tower alone   {self.tower_texts_per_second:.0f} texts/s; the step runs at "
             f"{self.texts_per_second / self.tower_texts_per_second:.0%} of it\n"
             + "".join(
-                f"  loss          {taken:.1f} s, {taken / self.step_seconds:.0%} of the step, {count} texts to an image\n"
+                f"  loss          {taken:.1f} s, {taken / self.step_seconds:.0%} of the step, {count} texts an image\n"
                 for count, taken in self.loss_seconds.items()
             ).rstrip()
         )
@@ -101,7 +101,8 @@ def measure(batch: int, captions: int, max_tokens: int) -> Measured:
     optimizer = make_optimizer("adamw", parameter_groups(model, weight_decay=0.01), lr=1e-4)
     tokens = tower.tokenize(texts)
     bfloat16 = wants_bfloat16("cpu", "auto")
-    side = TunedTexts.fitted(tower, tokens, device=torch.device("cpu"), bfloat16=bfloat16)
+    device = torch.device("cpu")
+    side = TunedTexts.fitted(tower, tokens, device=device, bfloat16=bfloat16, budget=graph_budget(device))
     rows = np.random.default_rng(0).standard_normal((num_images, DIM), dtype=np.float32).astype(np.float16)
     images = Table(lambda numbers, step: torch.from_numpy(rows[numbers].astype(np.float32)))
 

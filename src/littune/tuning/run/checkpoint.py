@@ -205,7 +205,8 @@ class MetricsLog:
             kept = [record for record in read_metrics(out) if _step(record) <= step] if step else []
             lines = "".join(json.dumps(record) + "\n" for record in kept)
             write_atomic(path, lambda file: file.write(lines.encode()))
-        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed by __exit__)
+        # By lines, for those who follow the file, and for a state that is saved never to be ahead of it.
+        self._file = open(path, "a", buffering=1, encoding="utf-8")  # noqa: SIM115 (closed by __exit__)
 
     def write(self, record: Record) -> None:
         """Append one record.
@@ -215,15 +216,6 @@ class MetricsLog:
         """
         with explained_os_errors(Path(self._file.name)):
             self._file.write(json.dumps(record) + "\n")
-
-    def flush(self) -> None:
-        """Hand what was written to the system.
-
-        Raises:
-            LittuneError: the disk is full.
-        """
-        with explained_os_errors(Path(self._file.name)):
-            self._file.flush()
 
     def __enter__(self) -> "MetricsLog":
         return self

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from littune.base.memory import peak_memory
+from littune.base.memory import keep_freed_memory, peak_memory
 from littune.model.lit import LiT
 from littune.model.reference import ImageReference
 from littune.towers.image.tower import Identity
@@ -89,6 +89,7 @@ def main() -> None:
 
 def measure(batch: int, captions: int, max_tokens: int) -> Measured:
     """Take one step, and then its parts alone."""
+    keep_freed_memory()  # as ``littune train`` does
     texts = sentences()[:batch]
     if len(texts) < batch:
         raise SystemExit(f"there are {len(texts)} distinct sentences, fewer than a batch of {batch}")

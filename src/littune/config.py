@@ -136,8 +136,8 @@ class TrainConfig:
     optimizer: Optimizer = "adamw"
     """adafactor is big_vision's variant (App. C); adam decays no weights."""
     lr: float | None = None
-    """Peak learning rate; by default 2e-3 where heads alone are trained, 1e-3 where a tower is new, and 1e-4 where
-    only pre-trained ones are unlocked (20 times that for the heads)."""
+    """Peak learning rate; by default 2e-3 where heads alone are trained, 1e-3 where a tower is new (a tenth of it for a
+    pre-trained one beside it), and 1e-4 where only pre-trained ones are unlocked (20 times that for the heads)."""
     lr_rules: Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=True)] = ()
     """Factors on the learning rate by parameter name, each PATTERN:FACTOR[:START], the last that matches wins: 0
     locks, and START is the share of the steps before which nothing of it moves (App. H)."""

@@ -244,3 +244,20 @@ def test_scoring_a_tower_that_is_trained_leaves_no_store_behind(
     assert not list((tmp_path / "cache").glob("stores/*"))
     scored = [record for record in read_metrics(config.out) if any("recall@1" in name for name in record)]
     assert len({str(record) for record in scored}) > 1
+
+
+@pytest.mark.parametrize("locking", ["Uu", "uU", "UU", "uu", "LU"])
+def test_a_pre_trained_tower_beside_a_new_one_takes_smaller_steps(
+    locking: str, pictures: Path, tiny_image: str, tiny_text: str, tmp_path: Path
+) -> None:
+    setup = set_up(config_of(locking, pictures, tiny_image, tiny_text, tmp_path / "run"), ALONE)
+    factor_of = {id(p): group["lr_factor"] for group in setup.optimizer.param_groups for p in group["params"]}
+    factors = {}
+    for name, parameter in setup.model.named_parameters():
+        if parameter.requires_grad:
+            factors.setdefault(name.partition(".")[0], set()).add(factor_of[id(parameter)])
+    expected = {"U": {0.1}, "u": {1.0}} if "u" in locking else {"U": {1.0}}
+    assert factors["text"] == expected[locking[1]]
+    if locking[0] != "L":
+        assert factors["image"] == expected[locking[0]]
+    assert factors["text_head"] == ({1.0} if "u" in locking else {20.0})

@@ -28,8 +28,9 @@ from littune.tuning.optim.groups import Rule, apply_rules, parameter_groups
 from littune.tuning.optim.optimizers import make_optimizer
 from littune.tuning.step import Side
 
-# New heads learn beside a pre-trained tower, which bears only small steps.
+# New heads learn beside a pre-trained tower, which bears only small steps; so does one beside a new tower.
 HEAD_LR_FACTOR = 20.0
+PRETRAINED_LR_FACTOR = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,11 +79,14 @@ def set_up(config: TrainConfig, ranks: Ranks) -> Setup:
     model.to(device)
     tokens = _tokens(model, corpus)
     factor = 1.0 if config.locking == "LL" or "u" in config.locking else HEAD_LR_FACTOR
-    heads: dict[nn.Module, float] = {head: factor for head in (model.text_head, model.image_head) if head is not None}
+    factors: dict[nn.Module, float] = {head: factor for head in (model.text_head, model.image_head) if head is not None}
+    if "u" in config.locking:
+        towers = zip(config.locking, (model.image, model.text), strict=True)
+        factors |= {tower: PRETRAINED_LR_FACTOR for letter, tower in towers if letter == "U" and tower is not None}
     apply_rules(model, rules)
     if model.image is not None:
         model.image.lock_statistics()
-    groups = parameter_groups(model, weight_decay=config.decay, lr_factors=heads, rules=rules)
+    groups = parameter_groups(model, weight_decay=config.decay, lr_factors=factors, rules=rules)
     if not groups:
         raise InputError("lr_rules lock every parameter: nothing is left to train")
     batches = Batches(

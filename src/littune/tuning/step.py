@@ -149,13 +149,18 @@ def sum_gradients(parameters: Iterable[nn.Parameter], ranks: Ranks) -> None:
             parameter.grad = ranks.sum(grad)
 
 
+def outputs_in_order(plan: Plan) -> Float[Tensor, "n dim"]:
+    """All of a plan's outputs in the batch's order, with graphs unless gradients are off."""
+    parts = list(plan.outputs())
+    outputs = torch.cat([output for _, output in parts])
+    places = torch.from_numpy(np.argsort(np.concatenate([positions for positions, _ in parts])))
+    return outputs[places.to(outputs.device)]
+
+
 def _first_pass(plan: Plan) -> Float[Tensor, "n dim"]:
     """All outputs in the batch's order: with the graph of the tower, or as leaves that gather their gradient."""
     with torch.set_grad_enabled(not plan.two_passes):
-        parts = list(plan.outputs())
-        outputs = torch.cat([output for _, output in parts])
-    places = torch.from_numpy(np.argsort(np.concatenate([positions for positions, _ in parts])))
-    ordered = outputs[places.to(outputs.device)]
+        ordered = outputs_in_order(plan)
     if plan.two_passes:
         ordered.requires_grad_()
     if ordered.requires_grad:

@@ -8,7 +8,7 @@ import torch
 from littune.model.lit import LiT
 from littune.tuning.data.batches import Indices
 from littune.tuning.setup import Setup
-from littune.tuning.step import Side
+from littune.tuning.step import Side, outputs_in_order
 
 _NUM_PAIRS = 256
 
@@ -43,7 +43,4 @@ class ProbeBatch:
 
 def _outputs(side: Side, numbers: Indices) -> torch.Tensor:
     with side.planned(numbers, 0) as plan:
-        parts = list(plan.outputs())
-    places = torch.from_numpy(np.argsort(np.concatenate([positions for positions, _ in parts])))
-    outputs = torch.cat([output for _, output in parts])
-    return outputs[places.to(outputs.device)]
+        return outputs_in_order(plan)

@@ -11,7 +11,7 @@ from clip_benchmark.metrics import zeroshot_classification, zeroshot_retrieval
 
 from littune.base.errors import InputError, LittuneError, MismatchError
 from littune.evaluation import Result, evaluate
-from littune.evaluation.sets import open_set, project
+from littune.evaluation.sets.stores import open_set, project
 from littune.model.zero_shot import zero_shot_classifier
 from littune.store.writer import Row
 from tests.evaluation.conftest import COLORS, ColorReader, MakeStore, make_tower

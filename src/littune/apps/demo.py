@@ -36,8 +36,8 @@ from littune.base.files import read_json, write_bytes, write_json
 from littune.base.progress import log
 from littune.config import TrainConfig
 from littune.evaluation.evaluate import evaluate
-from littune.evaluation.metrics import label_ranks, share_within
-from littune.evaluation.sets import project
+from littune.evaluation.metrics.ranks import label_ranks, share_within
+from littune.evaluation.sets.stores import project
 from littune.model.lit import LiT
 from littune.model.prompts import DEFAULT_TEMPLATES
 from littune.model.zero_shot import zero_shot_classifier

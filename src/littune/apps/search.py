@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from littune.base.errors import InputError
-from littune.evaluation.sets import project
+from littune.evaluation.sets.stores import project
 from littune.model.lit import LiT
 from littune.store.store import EmbeddingStore
 

@@ -13,10 +13,10 @@ import numpy as np
 from littune.base.errors import InputError
 from littune.base.files import write_json
 from littune.base.progress import log
-from littune.evaluation.metrics import label_ranks, mean_per_class, share_within
+from littune.evaluation.metrics.ranks import label_ranks, mean_per_class, share_within
+from littune.evaluation.metrics.retrieval import recall_metrics
 from littune.evaluation.results import Result
-from littune.evaluation.retrieval import recall_metrics
-from littune.evaluation.sets import open_set, place_of_sets, project
+from littune.evaluation.sets.stores import open_set, place_of_sets, project
 from littune.evaluation.tables import to_text
 from littune.model.lit import LiT
 from littune.model.prompts import DEFAULT_TEMPLATES, load_templates

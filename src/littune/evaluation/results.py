@@ -1,8 +1,67 @@
 """What an evaluation found on one set, as data; scores are fractions."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Literal
+
+import numpy as np
+from jaxtyping import Float32, Int64
+
+from littune.store.store import EmbeddingStore
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZeroShotOutcome:
+    """What came out for each image of a labelled set; images without a right class are left out."""
+
+    keys: Sequence[str]
+    rows: Int64[np.ndarray, " n"]
+    """The store's row of each image."""
+    classnames: Sequence[str]
+    labels: Int64[np.ndarray, " n"]
+    """The right class; the first of several."""
+    ranks: Int64[np.ndarray, " n"]
+    """How many wrong classes stand ahead of the best right one."""
+    top: Int64[np.ndarray, "n k"]
+    """The classes of the highest cosines, at most five, best first."""
+    probabilities: Float32[np.ndarray, "n k"]
+    """Theirs, under the model's own temperature."""
+    calibrated: Float32[np.ndarray, " n"]
+    """The likeliest class's probability under a temperature that was learned on the other half of the images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrievalOutcome:
+    """What came out for each image and each text of a set of pairs; images without a text are left out."""
+
+    keys: Sequence[str]
+    rows: Int64[np.ndarray, " i"]
+    """The store's row of each image."""
+    captions: Sequence[str]
+    owners: Int64[np.ndarray, " t"]
+    """The image that each text was written for."""
+    ranks: Mapping[str, Int64[np.ndarray, " _"]]
+    """``text_to_image/recall``, ``image_to_text/recall`` and the same as ``…/recall_dedup``: how many wrong answers
+    stand ahead of the best right one."""
+    top_images: Int64[np.ndarray, "t k"]
+    """For each text the nearest images, at most five, best first."""
+    top_texts: Int64[np.ndarray, "i k"]
+    """For each image the nearest texts, at most five, best first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Duplicate:
+    """An image of an evaluation set that (nearly) lies in a training store too."""
+
+    key: str
+    seen_key: str
+    """The image in the training store."""
+    seen_in: str
+    """The training store."""
+    cosine: float
+    """Of the two embeddings, centred on the training store's mean; 1 for the same picture."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,14 +71,28 @@ class Result:
     data: str
     """The set, as it was named."""
     task: Literal["zero_shot", "retrieval"]
+    language: str = ""
+    """The language of the texts, where one was asked for."""
     num_images: int
     num_texts: int | None = None
     """For retrieval, how many texts there are; a text that several images have counts for each."""
     metrics: Mapping[str, float]
     """Name → fraction: ``accuracy@1``, ``text_to_image/recall@5``, …"""
+    intervals: Mapping[str, Interval] = field(default_factory=dict)
+    """Name → 95 % bootstrap interval, images resampled."""
+    findings: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """What else was found, by subject: ``calibration``, ``hubness``, ``prompts``, ``probe``, …"""
+    duplicates: Sequence[Duplicate] = ()
+    outcome: ZeroShotOutcome | RetrievalOutcome | None = field(default=None, compare=False, repr=False)
+    """What came out for each image; not in the JSON."""
+    store: EmbeddingStore | None = field(default=None, compare=False, repr=False)
+    """Where the images' embeddings lie."""
 
     def to_dict(self) -> dict[str, object]:
-        """The result as JSON values."""
-        texts = {} if self.num_texts is None else {"num_texts": self.num_texts}
-        about = {"data": self.data, "task": self.task, "num_images": self.num_images}
-        return {**about, **texts, "metrics": dict(self.metrics)}
+        """The result as JSON values; what is empty is left out."""
+        about: dict[str, object] = {"data": self.data, "task": self.task, "language": self.language}
+        about |= {"num_images": self.num_images, "num_texts": self.num_texts, "metrics": dict(self.metrics)}
+        about["intervals"] = {name: list(interval) for name, interval in self.intervals.items()}
+        about["findings"] = {name: dict(found) for name, found in self.findings.items()}
+        about["duplicates"] = [asdict(duplicate) for duplicate in self.duplicates]
+        return {name: value for name, value in about.items() if value not in ("", None, {}, [])}

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from littune.evaluation.metrics import share_within
+from littune.evaluation.metrics.ranks import share_within
 
 _SCORES_IN_A_BLOCK = 1 << 24
 

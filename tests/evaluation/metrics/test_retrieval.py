@@ -7,8 +7,8 @@ import pytest
 import torch
 from clip_benchmark.metrics.zeroshot_retrieval import batchify, recall_at_k
 
-from littune.evaluation import retrieval
-from littune.evaluation.retrieval import recall_metrics, retrieval_ranks, text_groups
+from littune.evaluation.metrics import retrieval
+from littune.evaluation.metrics.retrieval import recall_metrics, retrieval_ranks, text_groups
 
 
 def unit(rows: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import torch
 from littune.base.errors import InputError, MismatchError
 from littune.base.files import littune_cache
 from littune.evaluation import sets
-from littune.evaluation.sets import open_set, project
+from littune.evaluation.sets.stores import open_set, project
 from littune.store.store import EmbeddingStore
 from littune.store.writer import Row
 from tests.evaluation.conftest import ColorReader, MakeStore, make_tower, paint

@@ -8,7 +8,7 @@ import torch
 from clip_benchmark.metrics import zeroshot_classification
 from sklearn.metrics import balanced_accuracy_score
 
-from littune.evaluation.metrics import (
+from littune.evaluation.metrics.ranks import (
     accuracy_at_k,
     label_ranks,
     mean_per_class,

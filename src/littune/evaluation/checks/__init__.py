@@ -1,0 +1,1 @@
+"""What scores rest on: the tower alone, prompts, and images seen in training."""

@@ -9,7 +9,7 @@ import torch
 
 from littune.base.errors import InputError, MismatchError
 from littune.base.files import littune_cache
-from littune.evaluation import sets
+from littune.evaluation.sets import stores
 from littune.evaluation.sets.stores import open_set, project
 from littune.store.store import EmbeddingStore
 from littune.store.writer import Row
@@ -36,7 +36,7 @@ def test_pairs_are_embedded_once(monkeypatch: pytest.MonkeyPatch, model: ColorRe
     def refuse(*args: object, **kwargs: object) -> None:
         raise AssertionError("embedded again")
 
-    monkeypatch.setattr(sets, "embed", refuse)
+    monkeypatch.setattr(stores, "embed", refuse)
     # A model that is only read needs no tower.
     model._image_tower = None
     again = open_set(model, f"{pair_folder}/")  # however it is spelled
@@ -134,7 +134,7 @@ def test_pictures_that_nobody_can_read_are_refused(model: ColorReader, tmp_path:
 def test_rows_are_projected_in_order_block_by_block(
     monkeypatch: pytest.MonkeyPatch, model: ColorReader, make_store: MakeStore
 ) -> None:
-    monkeypatch.setattr(sets, "_BLOCK", 2)
+    monkeypatch.setattr(stores, "_BLOCK", 2)
     blocks = list(project(model, make_store(ROWS, EMBEDDINGS)))
     assert [len(block) for block in blocks] == [2, 1]
     np.testing.assert_allclose(np.concatenate(blocks), [[1, 0, 0], [0, 1, 0], [0.5**0.5, 0.5**0.5, 0]], atol=1e-6)

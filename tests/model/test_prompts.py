@@ -9,7 +9,6 @@ import pytest
 from littune.base.errors import InputError
 from littune.model.prompts import (
     DEFAULT_TEMPLATES,
-    TEMPLATE_SETS,
     canonicalize,
     check_templates,
     fill,
@@ -25,7 +24,24 @@ def test_clip_best_is_the_seven_templates_of_openai_and_the_bare_name() -> None:
     # The file alone: importing the package takes ten seconds.
     metadata = runpy.run_path(str(Path(package.origin).with_name("zero_shot_metadata.py")))
     seven = tuple(template("{}") for template in metadata["SIMPLE_IMAGENET_TEMPLATES"])
-    assert TEMPLATE_SETS["clip_best"] == (*seven, "{}")
+    assert load_templates("clip_best") == (*seven, "{}")
+
+
+def test_clip_paper_is_openais_eighty_templates_and_the_bare_name() -> None:
+    templates = load_templates("clip_paper")
+    assert len(templates) == len(set(templates)) == 81
+    assert templates[0] == "a bad photo of a {}." and templates[-2:] == ("a tattoo of the {}.", "{}")
+    assert set(load_templates("clip_best")) <= set(templates)
+
+
+def test_clip_benchmarks_templates_are_named_by_data_set_and_language() -> None:
+    assert load_templates("clip_benchmark:pets") == ("a photo of a {}, a type of pet.",)
+    assert load_templates("clip_benchmark:imagenet1k") == load_templates("clip_paper")[:-1]
+    assert load_templates("clip_benchmark:imagenet1k:it")[0] == "una brutta foto di {}"
+    with pytest.raises(InputError, match="no templates of 'cats' in 'en'; it has .*pets"):
+        load_templates("clip_benchmark:cats")
+    with pytest.raises(InputError, match="no language 'xx'; it has en, ar"):
+        load_templates("clip_benchmark:pets:xx")
 
 
 def test_a_choice_is_a_set_a_file_or_the_templates_themselves(tmp_path: Path) -> None:
@@ -63,7 +79,10 @@ def test_an_empty_file_and_one_in_another_encoding_are_errors(tmp_path: Path, co
 
 
 def test_a_choice_that_is_nothing_shows_the_sets(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no templates at .*clip_bset.*clip_best"):
+    with pytest.raises(
+        InputError,
+        match=r"no templates at .*clip_bset.*default, class_name_only, clip_best, clip_paper or clip_benchmark:NAME",
+    ):
         load_templates(str(tmp_path / "clip_bset"))
     with pytest.raises(InputError, match="no templates at"):
         load_templates(tmp_path)

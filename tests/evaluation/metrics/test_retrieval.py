@@ -8,7 +8,7 @@ import torch
 from clip_benchmark.metrics.zeroshot_retrieval import batchify, recall_at_k
 
 from littune.evaluation.metrics import retrieval
-from littune.evaluation.metrics.retrieval import recall_metrics, retrieval_ranks, text_groups
+from littune.evaluation.metrics.retrieval import nearest, recall_metrics, retrieval_ranks, text_groups
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
@@ -104,6 +104,46 @@ def test_ranks_with_ties_and_duplicates_are_the_obvious_ones(
     assert ranks["text_to_image/recall_dedup"].tolist() == obvious_ranks(scores, shared)
     assert ranks["image_to_text/recall_dedup"].tolist() == obvious_ranks(scores.T, shared.T)
     assert (ranks["text_to_image/recall"] != ranks["text_to_image/recall_dedup"]).any()
+
+
+@pytest.mark.parametrize("block", [1, 100, 1 << 24])
+def test_scores_are_adjusted_before_they_are_ranked(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    monkeypatch.setattr(retrieval, "_SCORES_IN_A_BLOCK", block)
+    images, texts, owners = drawn(3, num_images=30)
+    rng = np.random.default_rng(0)
+    less_for_image, less_for_text = (rng.random(n, dtype=np.float32) for n in (len(images), len(texts)))
+    own = owners[:, None] == np.arange(len(images))
+    for direction, less, scores, right in (
+        ("text_to_image", less_for_image, texts @ images.T, own),
+        ("image_to_text", less_for_text, images @ texts.T, own.T),
+    ):
+        # Not in place: a function must be free to hand back new scores.
+        adjust = {direction: lambda block, less=less: block - less}
+        plain = retrieval_ranks(images, texts, owners, np.arange(len(texts)))
+        ranks = retrieval_ranks(images, texts, owners, np.arange(len(texts)), adjust=adjust)
+        expected = obvious_ranks(scores - less, right)
+        for name, found in ranks.items():
+            assert found.tolist() == (expected if name.startswith(direction) else plain[name].tolist())
+        assert ranks[f"{direction}/recall"].tolist() != plain[f"{direction}/recall"].tolist()
+
+
+@pytest.mark.parametrize("block", [1, 50, 1 << 24])
+def test_nearest_answers_are_those_of_a_stable_sort(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    monkeypatch.setattr(retrieval, "_SCORES_IN_A_BLOCK", block)
+    rng = np.random.default_rng(0)
+    # Small whole numbers: many scores are equal.
+    queries, answers = (rng.integers(-1, 2, (n, 4)).astype(np.float32) for n in (30, 20))
+    order = np.argsort(-(queries @ answers.T), axis=1, kind="stable")
+    for k in (1, 5, 20):
+        assert nearest(queries, answers, k).tolist() == order[:, :k].tolist()
+    assert nearest(queries, answers, 21).shape == (30, 20)
+
+
+def test_equal_answers_are_named_in_their_order() -> None:
+    images, texts, _ = drawn(0, num_images=33, dim=37)
+    twice = nearest(texts, np.concatenate([images, images]), 4)
+    once = nearest(texts, images, 2)
+    assert twice.tolist() == np.stack([once, once + 33], axis=2).reshape(-1, 4).tolist()
 
 
 def test_a_duplicate_text_counts_for_every_owner_only_in_dedup() -> None:

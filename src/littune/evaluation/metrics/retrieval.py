@@ -12,13 +12,16 @@ Scores are streamed in blocks, never held as one matrix: beside the embeddings m
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from littune.evaluation.metrics.ranks import share_within
+
+Adjust = Callable[[np.ndarray], np.ndarray]
+"""A block of scores (queries, all answers) → those to rank by, of the same shape; rows must not see each other."""
 
 _SCORES_IN_A_BLOCK = 1 << 24
 
@@ -56,6 +59,8 @@ def retrieval_ranks(
     texts: Float[np.ndarray, "t d"],
     owners: Int[np.ndarray, " t"],
     groups: Int[np.ndarray, " t"],
+    *,
+    adjust: Mapping[str, Adjust] | None = None,
 ) -> dict[str, Int[np.ndarray, " queries"]]:
     """How many wrong answers stand ahead of the best right one, for each query, int64.
 
@@ -64,6 +69,8 @@ def retrieval_ranks(
         texts: unit rows.
         owners: the image that each text was written for; every image has at least one text.
         groups: texts with equal numbers are duplicates of each other.
+        adjust: ``text_to_image`` or ``image_to_text`` → what is done to that direction's scores before they are
+            ranked, such as query-bank normalisation.
 
     Returns:
         ``DIRECTION/recall`` and ``DIRECTION/recall_dedup`` → ranks, for both directions.
@@ -71,14 +78,37 @@ def retrieval_ranks(
     assert np.array_equal(np.unique(owners), np.arange(len(images))), "an image without a text, or a text without one"
     own = _relations(owners, np.arange(len(texts)), len(images))
     shared = _relations(owners, groups, len(images))
-    to_image, to_image_dedup = _ranks(texts, images, [own.text_to_image, shared.text_to_image])
-    to_text, to_text_dedup = _ranks(images, texts, [own.image_to_text, shared.image_to_text])
+    adjust = adjust or {}
+    to_image, to_image_dedup = _ranks(
+        texts, images, [own.text_to_image, shared.text_to_image], adjust.get("text_to_image")
+    )
+    to_text, to_text_dedup = _ranks(
+        images, texts, [own.image_to_text, shared.image_to_text], adjust.get("image_to_text")
+    )
     return {
         "text_to_image/recall": to_image,
         "image_to_text/recall": to_text,
         "text_to_image/recall_dedup": to_image_dedup,
         "image_to_text/recall_dedup": to_text_dedup,
     }
+
+
+def nearest(
+    queries: Float[np.ndarray, "q d"], answers: Float[np.ndarray, "a d"], k: int
+) -> Int[np.ndarray, "q k_or_a"]:
+    """The answers of the highest scores for each query, best first, equal scores in the answers' order; int64.
+
+    A few at most are wanted: each of the ``k`` is another pass over the scores. All answers, where they are fewer.
+    """
+    k = min(k, len(answers))
+    found = np.empty((len(queries), k), np.int64)
+    for block, scores in _score_blocks(queries, answers):
+        rows = np.arange(len(block))
+        for place in range(k):
+            best = scores.argmax(axis=1)
+            found[block, place] = best
+            scores[rows, best] = -np.inf
+    return found
 
 
 def text_groups(captions: Sequence[str]) -> Int[np.ndarray, " t"]:
@@ -146,20 +176,30 @@ def _relations(owners: Int[np.ndarray, " t"], groups: Int[np.ndarray, " t"], num
 
 
 def _ranks(
-    queries: Float[np.ndarray, "q d"], answers: Float[np.ndarray, "a d"], relations: Sequence[_Right]
+    queries: Float[np.ndarray, "q d"],
+    answers: Float[np.ndarray, "a d"],
+    relations: Sequence[_Right],
+    adjust: Adjust | None,
 ) -> list[Int[np.ndarray, " q"]]:
     """The ranks under each relation, from one pass over the scores."""
-    distinct, places = _distinct_rows(answers)
     ranks = [np.empty(len(queries), np.int64) for _ in relations]
+    for block, scores in _score_blocks(queries, answers):
+        ranked_by = scores if adjust is None else adjust(scores)
+        for relation, found in zip(relations, ranks, strict=True):
+            found[block] = _block_ranks(ranked_by, *relation.of(block))
+    return ranks
+
+
+def _score_blocks(
+    queries: Float[np.ndarray, "q d"], answers: Float[np.ndarray, "a d"]
+) -> Iterator[tuple[Int[np.ndarray, " n"], Float[np.ndarray, "n a"]]]:
+    """The numbers of some queries, and their scores with all answers; equal answers have equal ones."""
+    distinct, places = _distinct_rows(answers)
     step = max(1, _SCORES_IN_A_BLOCK // len(answers))
     for start in range(0, len(queries), step):
         block = np.arange(start, min(start + step, len(queries)))
-        scores = queries[block] @ distinct.T
-        if len(distinct) < len(answers):
-            scores = scores[:, places]
-        for relation, found in zip(relations, ranks, strict=True):
-            found[block] = _block_ranks(scores, *relation.of(block))
-    return ranks
+        scores = queries[start : start + step] @ distinct.T
+        yield block, scores if len(distinct) == len(answers) else scores[:, places]
 
 
 def _block_ranks(

@@ -39,11 +39,11 @@ def test_what_cannot_be_read_is_an_error_that_shows_the_choices(tmp_path: Path) 
 
 
 def test_wordnet_ids_go_by_their_place_among_the_thousand() -> None:
-    assert places_of(["n01440764", "n01443537"], 1000) == (0, 1)
-    assert places_of(wordnet_ids(), 1000) == tuple(range(1000))
+    assert places_of(["n01440764", "n01443537"], NAMES) == (0, 1)
+    assert places_of(wordnet_ids(), NAMES) == tuple(range(1000))
     assert rename(wordnet_ids("r"), NAMES)[:3] == ("name 1", "name 2", "name 4")  # goldfish, great white, hammerhead
     with pytest.raises(InputError, match=r"n00000001 is none of ImageNet's"):
-        places_of(["n01440764", "n00000001"], 1000)
+        places_of(["n01440764", "n00000001"], NAMES)
 
 
 def test_wordnet_ids_that_have_a_name_each_go_by_position() -> None:
@@ -70,3 +70,17 @@ def test_anything_else_goes_by_position_where_the_counts_agree() -> None:
     assert rename(["1990", "2000"], ["then", "now"]) == ("then", "now")
     with pytest.raises(InputError, match=r"the set has 4 classes \(a, b, c, …\) and there are 3 class names"):
         rename(["a", "b", "c", "d"], ["x", "y", "z"])
+
+
+def test_the_same_names_are_matched_whatever_their_order_and_spelling() -> None:
+    folders = ["Abyssinian", "Bengal", "american_bulldog"]  # as folders sort
+    names = ["Abyssinian", "American Bulldog", "Bengal"]
+    assert rename(folders, names) == ("Abyssinian", "Bengal", "American Bulldog")
+    assert places_of(folders, names) == (0, 2, 1)
+
+
+def test_names_in_another_order_are_refused_where_position_would_decide() -> None:
+    with pytest.raises(InputError, match="in another order .*'b' stands elsewhere"):
+        rename(["a", "b", "c"], ["b", "c", "d"])
+    # One of three: a word with two meanings.
+    assert rename(["corgi", "cardigan", "cat"], ["cardigan", "cardigan sweater", "cat"])[0] == "cardigan"

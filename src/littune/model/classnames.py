@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from littune.base.errors import InputError
-from littune.model.prompts import BENCHMARK, split_benchmark
+from littune.model.prompts import BENCHMARK, canonicalize, split_benchmark
 from littune.model.shipped import benchmark_names, imagenet_names, wordnet_ids
 
 IMAGENET = "imagenet"
@@ -51,44 +51,48 @@ def read_name_lines(path: Path) -> list[str]:
         raise InputError(f"{path} is not UTF-8 text; save it as UTF-8, one class name a line") from error
 
 
+def are_wordnet_ids(own: Sequence[str]) -> bool:
+    """Whether a set's own class names are WordNet ids, as n01440764."""
+    return all(map(_WORDNET_ID.fullmatch, own))
+
+
 def rename(own: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
     """The names to prompt with for a set's own class names, one for each.
 
     Raises:
         InputError: nothing tells which name is whose (see ``places_of``).
     """
-    return tuple(names[place] for place in places_of(own, len(names)))
+    return tuple(names[place] for place in places_of(own, names))
 
 
-def places_of(own: Sequence[str], num_names: int) -> tuple[int, ...]:
-    """Which of ``num_names`` names belongs to each of a set's own classes, which are mostly called as their folders.
+def places_of(own: Sequence[str], names: Sequence[str]) -> tuple[int, ...]:
+    """Which of ``names`` belongs to each of a set's own classes, which are mostly called as their folders.
 
     WordNet ids, as in ImageNet's folders, have their places among ImageNet's 1,000 classes. Whole numbers are the
     places themselves (ImageNet v2 has folders 0 to 999, which sort as 0, 1, 10, …), or count from one where they run
-    from 1 to ``num_names``. Anything else goes by its position.
+    from 1 to the number of names. The same names in another order or spelling (``american_bulldog``) are matched;
+    anything else goes by its position.
 
     Args:
         own: the set's own class names, in the order of its labels.
-        num_names: how many names there are.
+        names: the names to choose from.
 
     Raises:
-        InputError: a WordNet id is none of ImageNet's, or the counts differ where position decides.
+        InputError: a WordNet id is none of ImageNet's, or, where position decides, the counts differ or most of the
+            names that occur on both sides stand elsewhere.
     """
-    if num_names == len(wordnet_ids()) and all(map(_WORDNET_ID.fullmatch, own)):
+    if len(names) == len(wordnet_ids()) and are_wordnet_ids(own):
         return _places_of_wordnet_ids(own)
-    if all(name.isascii() and name.isdecimal() for name in own):
-        numbers = [int(name) for name in own]
-        if sorted(numbers) == list(range(1, num_names + 1)):
-            return tuple(number - 1 for number in numbers)
-        if max(numbers, default=0) < num_names:
-            return tuple(numbers)
-    if len(own) != num_names:
+    numbers = _places_of_numbers(own, len(names))
+    if numbers is not None:
+        return numbers
+    if len(own) != len(names):
         shown = ", ".join(own[:_NUM_SHOWN]) + (", …" if len(own) > _NUM_SHOWN else "")
         raise InputError(
-            f"the set has {len(own)} classes ({shown}) and there are {num_names} class names; "
+            f"the set has {len(own)} classes ({shown}) and there are {len(names)} class names; "
             "give one for each class, in the order of the labels"
         )
-    return tuple(range(num_names))
+    return _places_by_name_or_position([canonicalize(name) for name in own], [canonicalize(name) for name in names])
 
 
 def _places_of_wordnet_ids(own: Sequence[str]) -> tuple[int, ...]:
@@ -97,6 +101,30 @@ def _places_of_wordnet_ids(own: Sequence[str]) -> tuple[int, ...]:
     if unknown:
         raise InputError(f"{unknown[0]} is none of ImageNet's 1,000 classes; give the names of the set's own classes")
     return tuple(places[name] for name in own)
+
+
+def _places_of_numbers(own: Sequence[str], num_names: int) -> tuple[int, ...] | None:
+    """None where the classes are not all called by numbers, or by larger ones than there are names."""
+    if not all(name.isascii() and name.isdecimal() for name in own):
+        return None
+    numbers = tuple(int(name) for name in own)
+    if sorted(numbers) == list(range(1, num_names + 1)):
+        return tuple(number - 1 for number in numbers)
+    return numbers if max(numbers, default=0) < num_names else None
+
+
+def _places_by_name_or_position(own: Sequence[str], names: Sequence[str]) -> tuple[int, ...]:
+    if len(set(names)) == len(names) and set(own) == set(names):
+        return tuple(names.index(name) for name in own)
+    common = [(mine, its) for mine, its in zip(own, names, strict=True) if mine in names]
+    moved = [mine for mine, its in common if mine != its]
+    # Two classes may well share a name (a cardigan is a dog, too); many that stand elsewhere are another order.
+    if 2 * len(moved) > len(common):
+        raise InputError(
+            f"the class names are in another order than the set's classes ({moved[0]!r} stands elsewhere); "
+            "give one for each class, in the order of the labels"
+        )
+    return tuple(range(len(own)))
 
 
 def _checked(names: Sequence[str], where: str) -> tuple[str, ...]:

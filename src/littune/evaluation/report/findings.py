@@ -1,0 +1,114 @@
+"""What else was found, as small tables: findings by subject, near-duplicates, and whatever is told of the run."""
+
+from collections.abc import Mapping, Sequence
+
+from littune.evaluation.report.markup import Html, details, join, percent, table, tag
+from littune.evaluation.results import Duplicate, Result
+
+_DUPLICATES_SHOWN = 20
+
+_SUBJECTS = {
+    "calibration": (
+        "Calibration",
+        "The expected calibration error (ece) is how far confidence and accuracy lie apart on average; 0 is perfect.",
+    ),
+    "hubness": (
+        "Hubness",
+        "How unevenly answers are found: the skew of how often each is among the first; 0 is even, and over 1 a few "
+        "answers crowd out the rest.",
+    ),
+    "prompts": (
+        "Prompts",
+        "What the templates' words are worth: each template alone, all together, and templates of random words, which "
+        "know nothing.",
+    ),
+    "probe": (
+        "The image tower alone",
+        "What a classifier that is trained on labelled images reads out of the same embeddings: the ceiling.",
+    ),
+    "duplicates": ("Without near-duplicates", "The scores on the images that the training store does not hold."),
+}
+
+
+def findings_section(result: Result) -> Html:
+    """Every subject's numbers; nothing where there are none."""
+    if not result.findings:
+        return Html("")
+    cards = (_card(subject, found, result.metrics) for subject, found in result.findings.items())
+    return tag("section", {}, tag("h3", {}, "Findings"), tag("div", {"class": "cards"}, *cards))
+
+
+def _card(subject: str, found: Mapping[str, float], metrics: Mapping[str, float]) -> Html:
+    title, words = _SUBJECTS.get(subject, (spelled(subject), ""))
+    said = tag("p", {"class": "note"}, words) if words else Html("")
+    numbers = (
+        join([tag("dt", {}, spelled(name)), tag("dd", {}, f"{percent(value)} %" if name in metrics else number(value))])
+        for name, value in found.items()
+    )
+    return tag("article", {"class": "card"}, tag("h4", {}, title), said, tag("dl", {"class": "numbers"}, *numbers))
+
+
+def spelled(name: str) -> str:
+    """A name of the results as words."""
+    return name.replace("_", " ").replace("/", ", ")
+
+
+def number(value: float) -> str:
+    """A number as it is, to three figures and without an exponent where it has no more than six."""
+    return f"{value:,.0f}" if float(value).is_integer() and abs(value) >= 1 else f"{value:.3g}"
+
+
+def duplicates_section(duplicates: Sequence[Duplicate]) -> Html:
+    """The list of near-duplicates; nothing where there are none."""
+    if not duplicates:
+        return Html("")
+    head = ("image", "seen as", "in", "cosine")
+    rows = [[one.key, one.seen_key, one.seen_in, f"{one.cosine:.3f}"] for one in duplicates]
+    said = f"{len(duplicates):,} images of this set lie, exactly or nearly, in a store that was trained on."
+    shown = table("Near-duplicates of training images", head, rows[:_DUPLICATES_SHOWN], hidden_caption=True)
+    rest = rows[_DUPLICATES_SHOWN:]
+    more = details(f"{len(rest):,} more", table("Further near-duplicates", head, rest)) if rest else Html("")
+    return tag("section", {}, tag("h3", {}, "Seen in training"), tag("p", {"class": "note"}, said), shown, more)
+
+
+def about_sections(about: Mapping[str, object]) -> list[Html]:
+    """A section for each mapping in ``about``; other values have their place in the page's head."""
+    return [
+        tag("section", {}, tag("h2", {}, spelled(name).capitalize()), facts(value))
+        for name, value in about.items()
+        if isinstance(value, Mapping) and value
+    ]
+
+
+def facts(values: Mapping[str, object]) -> Html:
+    """Names and values, one under the other; mappings within stand in their own lists."""
+    return tag("dl", {"class": "facts"}, *(_fact(name, value) for name, value in values.items()))
+
+
+def _fact(name: str, value: object) -> Html:
+    inner = facts(value) if isinstance(value, Mapping) and value else Html("")
+    return join([tag("dt", {}, str(name).replace("_", " ")), tag("dd", {}, inner or _said(value))])
+
+
+def _said(value: object) -> str:
+    """A value in words for people; ``None`` and what is empty as a dash."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return number(value)
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(map(_said, value)) or "–"
+    return "–" if value is None or value in ("", {}) else str(value)
+
+
+def metrics_table(result: Result) -> Html:
+    """Every metric with its interval, for those who look one up."""
+    rows = [[spelled(name), percent(value), _interval(result, name)] for name, value in result.metrics.items()]
+    return details("All scores", table("All scores, %", ("", "score", "95 % interval"), rows))
+
+
+def _interval(result: Result, name: str) -> str:
+    low, high = result.intervals.get(name, (None, None))
+    return "–" if low is None or high is None else f"{percent(low)} to {percent(high)}"

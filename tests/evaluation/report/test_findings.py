@@ -1,0 +1,60 @@
+"""Findings, duplicates and facts as tables."""
+
+from littune.evaluation.report.findings import about_sections, duplicates_section, facts, findings_section, number
+from littune.evaluation.report.markup import join
+from littune.evaluation.results import Duplicate, Result
+from tests.evaluation.report.conftest import NASTY, CheckPage
+
+RESULT = Result(data="d", task="zero_shot", num_images=1, metrics={"accuracy@1": 0.5})
+
+
+def test_numbers() -> None:
+    assert [number(value) for value in (0.0, 0.12345, 1.0, 57.345, 12000.0, 1e-7)] == [
+        "0",
+        "0.123",
+        "1",
+        "57.3",
+        "12,000",
+        "1e-07",
+    ]
+
+
+def test_every_finding_is_shown(check_page: CheckPage) -> None:
+    found = {"calibration": {"ece": 0.1432}, NASTY: {f"a_b/{NASTY}": 1.0}}
+    result = Result(data="d", task="zero_shot", num_images=1, metrics={}, findings=found)
+    text = check_page(findings_section(result)).text
+    assert "Calibration" in text and "ece 0.143" in text
+    assert NASTY.replace("/", ", ") in text
+
+
+def test_a_score_among_the_findings_is_a_percent_like_the_score_itself(check_page: CheckPage) -> None:
+    result = Result(
+        data="d",
+        task="zero_shot",
+        num_images=1,
+        metrics={"accuracy@1": 0.5},
+        findings={"without": {"accuracy@1": 0.456}},
+    )
+    assert "accuracy@1 45.6 %" in check_page(findings_section(result)).text
+
+
+def test_without_findings_and_duplicates_there_is_nothing() -> None:
+    assert findings_section(RESULT) == "" and duplicates_section(()) == ""
+
+
+def test_many_duplicates_are_all_listed(check_page: CheckPage) -> None:
+    found = [Duplicate(key=f"k{number}", seen_key=NASTY, seen_in="s", cosine=0.98765) for number in range(30)]
+    text = check_page(duplicates_section(found)).text
+    assert "30 images" in text and "10 more" in text
+    assert all(f"k{number} {NASTY} s 0.988" in text for number in range(30))
+
+
+def test_facts_may_stand_in_facts(check_page: CheckPage) -> None:
+    values = {"a_b": {"c": [1, 2], "d": None, "e": {}}, "f": True, "g": 12345, "h": 0.5, NASTY: NASTY, "i": ()}
+    text = check_page(facts(values)).text
+    assert text == f"a b c 1, 2 d – e – f yes g 12,345 h 0.5 {NASTY} {NASTY} i –"
+
+
+def test_a_mapping_is_a_section(check_page: CheckPage) -> None:
+    text = check_page(join(about_sections({"run": "r", "cost": {"seconds": 3.2}, "nothing": {}}))).text
+    assert text == "Cost seconds 3.2"

@@ -1,6 +1,7 @@
 """Recall by hand, against clip-benchmark, and against a slow, obvious count where there are ties."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -144,6 +145,41 @@ def test_equal_answers_are_named_in_their_order() -> None:
     twice = nearest(texts, np.concatenate([images, images]), 4)
     once = nearest(texts, images, 2)
     assert twice.tolist() == np.stack([once, once + 33], axis=2).reshape(-1, 4).tolist()
+
+
+@pytest.mark.parametrize("block", [1 << 12, 1 << 24])
+def test_one_product_gives_the_ranks_of_two(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    monkeypatch.setattr(retrieval, "_SCORES_IN_A_BLOCK", block)
+    images, texts, owners = drawn(1, num_images=300, dim=37)
+    # Equal texts of several images, equal images, and an image and its text that are no numbers.
+    texts[5], images[7], images[9] = texts[100], images[8], np.nan
+    groups = np.arange(len(texts)) // 2
+    one = retrieval_ranks(images, texts, owners, groups)
+    # Texts that are ranked by adjusted scores must not make images see those.
+    adjusted = retrieval_ranks(images, texts, owners, groups, adjust={"text_to_image": np.negative})
+    two = retrieval_ranks(images, texts, owners, groups, adjust={"image_to_text": np.positive})
+    for name, ranks in two.items():
+        assert one[name].tolist() == ranks.tolist()
+        assert (adjusted[name].tolist() == ranks.tolist()) == name.startswith("image_to_text")
+
+
+def test_memory_is_a_block_whatever_the_number_of_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retrieval, "_SCORES_IN_A_BLOCK", 1 << 16)
+    rng = np.random.default_rng(0)
+    images, texts = (unit(rng.standard_normal((n, 8))) for n in (800, 4000))
+    owners = np.repeat(np.arange(800), 5)
+    peaks = []
+    for call in (
+        lambda: retrieval_ranks(images, texts, owners, owners),
+        lambda: retrieval_ranks(images, texts, owners, owners, adjust={"image_to_text": np.negative}),
+        lambda: nearest(images, texts, 5),
+    ):
+        tracemalloc.start()
+        call()
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    # All scores would be 12.8 MB, and their comparison 3.2 more; a block is 0.26 MB, and each row takes some numbers.
+    assert max(peaks) < 2e6
 
 
 def test_a_duplicate_text_counts_for_every_owner_only_in_dedup() -> None:

@@ -138,6 +138,10 @@ def test_nearest_answers_are_those_of_a_stable_sort(monkeypatch: pytest.MonkeyPa
     for k in (1, 5, 20):
         assert nearest(queries, answers, k).tolist() == order[:, :k].tolist()
     assert nearest(queries, answers, 21).shape == (30, 20)
+    assert (
+        nearest(queries, answers, 20, adjust=np.negative).tolist()
+        == np.argsort(queries @ answers.T, axis=1, kind="stable").tolist()
+    )
 
 
 def test_equal_answers_are_named_in_their_order() -> None:

@@ -98,15 +98,22 @@ def retrieval_ranks(
 
 
 def nearest(
-    queries: Float[np.ndarray, "q d"], answers: Float[np.ndarray, "a d"], k: int
+    queries: Float[np.ndarray, "q d"], answers: Float[np.ndarray, "a d"], k: int, *, adjust: Adjust | None = None
 ) -> Int[np.ndarray, "q k_or_a"]:
     """The answers of the highest scores for each query, best first, equal scores in the answers' order; int64.
 
     A few at most are wanted: each of the ``k`` is another pass over the scores. All answers, where they are fewer.
+
+    Args:
+        queries: unit rows.
+        answers: unit rows.
+        k: how many answers a query gets.
+        adjust: what is done to the scores first.
     """
     k = min(k, len(answers))
     found = np.empty((len(queries), k), np.int64)
-    for block, scores in _score_blocks(queries, answers, distinct_rows(answers)):
+    for block, plain in _score_blocks(queries, answers, distinct_rows(answers)):
+        scores = plain if adjust is None else adjust(plain)
         rows = np.arange(len(block))
         for place in range(k):
             best = scores.argmax(axis=1)

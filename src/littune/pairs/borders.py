@@ -51,14 +51,14 @@ class CroppedPart:
         return ImageOps.crop(picture, self.border)
 
 
-def crop_borders(source: Source, border: int) -> PartList:
+def without_border(source: Source, border: int) -> PartList:
     """``source`` with ``border`` pixels cropped off each side of every picture.
 
     The parts keep their names; their fingerprints tell the border.
     """
     return PartList(
         spec=source.spec,
-        kind=f"{source.kind}, {border} pixels cropped off each side",
+        kind=f"{source.kind}, each side cropped by {border} px",
         all_parts=tuple(CroppedPart(part=part, border=border) for part in source.parts()),
         texts=source.texts,
         image_field=source.image_field,

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from littune.pairs.base import BadSample, LabelledImage, Pair, Sample, Source
-from littune.pairs.borders import without_border
+from littune.pairs.borders import crop_borders
 from littune.pairs.decode import decode
 from littune.pairs.open import open_pairs
 from littune.pairs.rows import iter_samples
@@ -36,7 +36,7 @@ def test_the_border_goes_and_no_other_pixel_changes(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "a.png").write_bytes(encoded)
     plain = open_pairs(tmp_path)
-    cropped = without_border(plain, 2)
+    cropped = crop_borders(plain, 2)
     for before, after in zip(samples_of(plain), samples_of(cropped), strict=True):
         assert isinstance(after, LabelledImage) and isinstance(before, LabelledImage)
         assert np.array_equal(np.asarray(decode(after.image)), noise)
@@ -46,7 +46,7 @@ def test_the_border_goes_and_no_other_pixel_changes(tmp_path: Path) -> None:
 def test_a_source_is_otherwise_the_same(tmp_path: Path, picture: MakePicture, write_tar: WriteTar) -> None:
     tar = write_tar(tmp_path / "a.tar", [("1.png", picture()), ("1.txt", b"a text")])
     plain = open_pairs(tar)
-    cropped = without_border(plain, 1)
+    cropped = crop_borders(plain, 1)
     assert isinstance(cropped, Source)
     assert (cropped.spec, cropped.texts, cropped.num_samples) == (plain.spec, plain.texts, 1)
     assert cropped.classnames is None and "each side cropped by 1 px" in cropped.kind
@@ -58,7 +58,7 @@ def test_a_source_is_otherwise_the_same(tmp_path: Path, picture: MakePicture, wr
 
 def test_parts_keep_their_names_and_tell_the_border(tmp_path: Path, picture: MakePicture, write_tar: WriteTar) -> None:
     plain = open_pairs(write_tar(tmp_path / "a.tar", [("1.png", picture()), ("1.txt", b"a text")]))
-    parts = [*plain.parts(), *without_border(plain, 1).parts(), *without_border(plain, 2).parts()]
+    parts = [*plain.parts(), *crop_borders(plain, 1).parts(), *crop_borders(plain, 2).parts()]
     assert len({part.name for part in parts}) == 1
     assert len({part.fingerprint() for part in parts}) == 3
 
@@ -74,7 +74,7 @@ def test_pictures_that_are_damaged_or_nothing_but_border_are_bad_rows(
         ("3.txt", b"no image"),
     ]
     source = open_pairs(write_tar(tmp_path / "a.tar", members))
-    first, second, third = iter_samples(without_border(source, 2))
+    first, second, third = iter_samples(crop_borders(source, 2))
     assert isinstance(first, BadSample) and first.reason == "the image has 8 × 4 pixels, all of them border"
     assert isinstance(second, BadSample) and second.reason.startswith("the image is none of JPEG")
     assert third == list(iter_samples(source))[2]

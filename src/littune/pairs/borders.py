@@ -51,7 +51,7 @@ class CroppedPart:
         return ImageOps.crop(picture, self.border)
 
 
-def without_border(source: Source, border: int) -> PartList:
+def crop_borders(source: Source, border: int) -> PartList:
     """``source`` with ``border`` pixels cropped off each side of every picture.
 
     The parts keep their names; their fingerprints tell the border.

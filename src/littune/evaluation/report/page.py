@@ -11,6 +11,7 @@ from littune.evaluation.report.findings import (
     findings_section,
     metrics_table,
 )
+from littune.evaluation.report.gallery import examples_section
 from littune.evaluation.report.labelled import labelled_details
 from littune.evaluation.report.markup import Html, tag, write_page
 from littune.evaluation.report.pairs import pairs_details
@@ -26,8 +27,8 @@ def write_report(path: str | Path, results: Sequence[Result], *, about: Mapping[
     Args:
         path: the HTML file.
         results: the sets, in their order. Of a set in several languages, the first gets the details.
-        about: what was evaluated and how. A mapping gets a section of its own (the cost, the versions, the
-            configuration), which its name is the heading of; other values stand in the page's head.
+        about: what was evaluated and how. ``model`` stands in the page's head, and so does what is no mapping; every
+            other mapping (the cost, the versions, the configuration) gets a section with its name as the heading.
 
     Raises:
         LittuneError: the file cannot be written.
@@ -35,16 +36,18 @@ def write_report(path: str | Path, results: Sequence[Result], *, about: Mapping[
     sets = [list(group) for _, group in groupby(results, key=lambda result: (result.data, result.task))]
     links = {group[0].data: f"set-{number}" for number, group in enumerate(sets, 1)}
     names = short_names(links)
-    plain = {name: value for name, value in about.items() if not isinstance(value, Mapping)}
+    model = about.get("model")
+    head = {name: value for name, value in about.items() if not isinstance(value, Mapping)}
+    head |= model if isinstance(model, Mapping) else {}
     body = [
         tag("a", {"class": "skip", "href": "#scores"}, "to the scores"),
-        tag("header", {}, tag("h1", {}, "Evaluation"), facts(plain) if plain else Html("")),
+        tag("header", {}, tag("h1", {}, "Evaluation"), facts(head) if head else Html("")),
         tag(
             "main",
             {},
             _scores(results, links),
             *(_set(group[0], links[group[0].data], names[group[0].data]) for group in sets),
-            *about_sections(about),
+            *about_sections({name: value for name, value in about.items() if name != "model"}),
         ),
         tag("footer", {}, tag("p", {}, "Made by littune. This page holds all that it shows and loads nothing.")),
     ]
@@ -70,6 +73,7 @@ def _set(result: Result, anchor: str, name: str) -> Html:
         metrics_table(result),
         *_outcome(result),
         findings_section(result),
+        examples_section(result),
         duplicates_section(result.duplicates),
     )
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from littune.apps.training import train as train
     from littune.base.errors import LittuneError as LittuneError
     from littune.config import TrainConfig as TrainConfig
-    from littune.evaluation.evaluate import evaluate as evaluate
+    from littune.evaluation.evaluation import evaluate as evaluate
     from littune.model.lit import LiT as LiT
     from littune.model.lit import Score as Score
     from littune.model.zero_shot import zero_shot_classifier as zero_shot_classifier
@@ -36,7 +36,7 @@ _HOMES = {
     "TextTower": "littune.towers.text.tower",
     "TrainConfig": "littune.config",
     "embed": "littune.store.embed",
-    "evaluate": "littune.evaluation.evaluate",
+    "evaluate": "littune.evaluation.evaluation",
     "load_image_tower": "littune.towers.image.sources",
     "load_text_tower": "littune.towers.text.sources",
     "open_pairs": "littune.pairs.open",

@@ -28,6 +28,7 @@ Optimizer = Literal["adamw", "adam", "adafactor"]
 Schedule = Literal["cosine", "constant", "rsqrt"]
 Center = Literal["mean", "none"]
 Select = Literal["last", "best"]
+Check = Literal["all", "duplicates", "hubness", "probe", "prompts"]
 
 _CHOICES = {
     name: get_args(choices)

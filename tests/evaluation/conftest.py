@@ -39,7 +39,10 @@ class ColorReader(LiT):
         self.reference = ImageReference(spec=tower.spec, pooling=tower.pooling, identity=tower.identity)
         self.register_buffer("center", torch.full((3,), GRAY))
         self.dim, self.image, self.image_head = 3, None, None
-        self._image_tower = tower
+        self._image_tower, self.folder = tower, None
+        self.log_temperature = nn.Parameter(torch.tensor(10.0).log())
+        self.text = nn.Module()
+        self.text.spec = "colours"
         self.texts_read: list[str] = []
 
     def encode_text(self, texts: str | Sequence[str]) -> np.ndarray:

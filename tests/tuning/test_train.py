@@ -57,8 +57,8 @@ def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
 
 def test_a_run_holds_what_is_needed_and_loads(config: TrainConfig) -> None:
     model = fit(config)
-    expected = {"config.toml", "metrics.jsonl", "curves.png", "model.json", "model.safetensors", "text_tower", ".lock"}
-    assert {path.name for path in config.out.iterdir()} == expected
+    expected = {"config.toml", "metrics.jsonl", "cost.json", "curves.png", "model.json", "model.safetensors"}
+    assert {path.name for path in config.out.iterdir()} == expected | {"text_tower", ".lock"}
     loaded = LiT.load(config.out)
     texts = ["a red dog", "something else"]
     assert (loaded.encode_text(texts) == model.encode_text(texts)).all()

@@ -35,7 +35,7 @@ from littune.apps.search import Index
 from littune.base.files import read_json, write_bytes, write_json
 from littune.base.progress import log
 from littune.config import TrainConfig
-from littune.evaluation.evaluate import evaluate
+from littune.evaluation.evaluation import evaluate
 from littune.evaluation.metrics.ranks import label_ranks, share_within
 from littune.evaluation.sets.stores import project
 from littune.model.lit import LiT

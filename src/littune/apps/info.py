@@ -1,9 +1,10 @@
-"""Say what a path or a spec is: a run, a store, a tower, or pairs."""
+"""Say what a path or a spec is: a run, a store, a tower, pairs, or the known evaluation sets."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
 from littune.base.errors import InputError, LittuneError
+from littune.evaluation.sets.registry import KNOWN_SETS
 from littune.model.lit import LiT
 from littune.model.run_files import is_run
 from littune.pairs import open_pairs
@@ -18,12 +19,14 @@ About = dict[str, object]
 
 
 def describe(what: str) -> About:
-    """What ``what`` is, as names and JSON values; ``kind`` says which of run, store, tower or pairs.
+    """What ``what`` is, as names and JSON values; ``kind`` says which of run, store, tower, pairs or known sets.
 
     Raises:
         InputError: it is none of them.
     """
     path = Path(what)
+    if what == "sets" and not path.exists():
+        return _known_sets()
     if is_run(path):
         return _run(path)
     if is_store(path):
@@ -54,6 +57,24 @@ def _word(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "unknown" if value is None else str(value)
+
+
+def _known_sets() -> About:
+    return {
+        "kind": "known evaluation sets, to be named as NAME:PATH",
+        **{
+            name: {
+                "title": known.title,
+                "task": known.task.replace("_", "-"),
+                "from": known.origin,
+                "layout": known.layout,
+                "class names": known.classnames,
+                "templates": known.templates,
+                "headline": known.headline,
+            }
+            for name, known in KNOWN_SETS.items()
+        },
+    }
 
 
 def _run(path: Path) -> About:

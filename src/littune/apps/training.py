@@ -9,7 +9,7 @@ from typing import Any
 from littune.base.distributed import launched
 from littune.base.errors import InputError
 from littune.config import TrainConfig
-from littune.evaluation.evaluate import Evaluation, evaluate
+from littune.evaluation.evaluation import Evaluation, evaluate
 from littune.model.lit import LiT
 from littune.store.store import EmbeddingStore
 from littune.tuning.train import Probe, fit
@@ -56,7 +56,7 @@ def make_probe(val: Sequence[str]) -> Probe | None:
         return None
 
     def probe(model: LiT) -> Mapping[str, float]:
-        results = evaluate(model, val).results
+        results = evaluate(model, val, details=False).results
         names = [Path(result.data).name for result in results]
         if len(set(names)) < len(names):
             names = [result.data for result in results]

@@ -1,7 +1,7 @@
 """What an evaluation found on one set, as data; scores are fractions."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -10,6 +10,9 @@ from jaxtyping import Float32, Int64
 from littune.store.store import EmbeddingStore
 
 Interval = tuple[float, float]
+
+IN_ENGLISH = "the same images in English"
+SHARE_OF_ENGLISH = "share of the English score"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +54,9 @@ class RetrievalOutcome:
     """For each image the nearest texts, at most five, best first."""
 
 
+Outcome = ZeroShotOutcome | RetrievalOutcome
+
+
 @dataclass(frozen=True, kw_only=True)
 class Duplicate:
     """An image of an evaluation set that (nearly) lies in a training store too."""
@@ -83,7 +89,7 @@ class Result:
     findings: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """What else was found, by subject: ``calibration``, ``hubness``, ``prompts``, ``probe``, …"""
     duplicates: Sequence[Duplicate] = ()
-    outcome: ZeroShotOutcome | RetrievalOutcome | None = field(default=None, compare=False, repr=False)
+    outcome: Outcome | None = field(default=None, compare=False, repr=False)
     """What came out for each image; not in the JSON."""
     store: EmbeddingStore | None = field(default=None, compare=False, repr=False)
     """Where the images' embeddings lie."""
@@ -96,3 +102,13 @@ class Result:
         about["findings"] = {name: dict(found) for name, found in self.findings.items()}
         about["duplicates"] = [asdict(duplicate) for duplicate in self.duplicates]
         return {name: value for name, value in about.items() if value not in ("", None, {}, [])}
+
+    def with_findings(self, subject: str, found: Mapping[str, float]) -> "Result":
+        """The result with one more subject among its findings."""
+        return replace(self, findings={**self.findings, subject: found})
+
+    def beside_english(self, english: "Result") -> "Result":
+        """The result with the scores on the same images in English, and its share of each."""
+        of_english = {name: value for name, value in english.metrics.items() if name in self.metrics}
+        share = {name: self.metrics[name] / value for name, value in of_english.items() if value}
+        return self.with_findings(IN_ENGLISH, of_english).with_findings(SHARE_OF_ENGLISH, share)

@@ -64,6 +64,7 @@ class LiT(nn.Module):
 
     Attributes:
         image: the image tower where it is trained, else None: it is only referred to.
+        folder: the run that it was loaded from, if any.
 
     Raises:
         InputError: without heads, the towers' dimensions differ.
@@ -96,6 +97,7 @@ class LiT(nn.Module):
         self.bias = None if bias is None else nn.Parameter(torch.tensor(float(bias)))
         self.register_buffer("center", center.float())
         self.precision = "auto"
+        self.folder: Path | None = None
         self._image_tower: ImageTower | None = None
         self._remembered: dict[str, Tensor] | None = None
 
@@ -288,6 +290,7 @@ class LiT(nn.Module):
         model = cls(text=TextTower.load(path / "text_tower"), reference=image, **shape_of(tensors, path))
         model.load_state_dict(tensors, strict=False)
         model.precision = precision
+        model.folder = path
         return model.to(usable_device(device)).eval()
 
 

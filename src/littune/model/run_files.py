@@ -16,6 +16,9 @@ from littune.towers.image.tower import Identity
 FORMAT = "littune-run"
 VERSION = 2
 
+COST = "cost.json"
+"""What training took; beside the model, as it differs from run to run."""
+
 
 def is_run(path: Path) -> bool:
     """Whether ``path`` is a finished run folder."""

@@ -115,6 +115,8 @@ class Manifest:
     parts: Mapping[str, Cursor] = field(default_factory=dict)
     skipped: tuple[Skipped, ...] = ()
     complete: bool = False
+    seconds: float = field(default=0.0, compare=False)
+    """What embedding took, over all the times that it was begun and all processes; 0 where it was not recorded."""
 
     @property
     def dim(self) -> int:
@@ -160,6 +162,7 @@ class Manifest:
                 "rows": self.num_rows,
                 "dim": self.dim,
                 "dtype": "float16",
+                "seconds": round(self.seconds, 3),
                 "pairs": settings.pairs,
                 "texts": list(settings.texts),
                 "image_field": settings.image_field,
@@ -216,6 +219,7 @@ class Manifest:
             parts={name: Cursor(**cursor) for name, cursor in raw["parts"].items()},
             skipped=tuple(Skipped(**row) for row in raw["skipped"]),
             complete=raw["complete"],
+            seconds=raw.get("seconds", 0.0),
         )
 
 

@@ -100,13 +100,13 @@ class StoreWriter:
         """
         if self._state.pending:
             with commit_lock(self.folder):
-                self._replace_manifest(self._with_pending())
+                self._replace_manifest(self._timed(self._with_pending()))
         self._last_commit = time.monotonic()
 
     def finish(self) -> None:
         """Commit, and mark the store as complete if all of its parts are: of several ranks, the last one does."""
         with commit_lock(self.folder):
-            manifest = self._with_pending()
+            manifest = self._timed(self._with_pending())
             done = {name for name, cursor in manifest.parts.items() if cursor.complete}
             if done.issuperset(self._parts):
                 manifest = replace(manifest.in_order(self._parts), complete=True)
@@ -171,6 +171,9 @@ class StoreWriter:
             return False
         between = self._parts[self._place[row.source] + 1 : self._place[following.source] + 1]
         return not all(name in new for name in between)
+
+    def _timed(self, manifest: Manifest) -> Manifest:
+        return replace(manifest, seconds=manifest.seconds + time.monotonic() - self._last_commit)
 
     def _replace_manifest(self, manifest: Manifest) -> None:
         manifest.write(self.folder)

@@ -22,6 +22,7 @@ from littune.tuning.data.sources import spill_of
 from littune.tuning.loss.objective import objective_of
 from littune.tuning.optim.optimizers import set_learning_rate
 from littune.tuning.run.checkpoint import Best, Checkpoints, MetricsLog, open_run, read_metrics
+from littune.tuning.run.cost import Cost
 from littune.tuning.run.curves import draw_curves
 from littune.tuning.run.interrupt import stop_requests
 from littune.tuning.run.probe import ProbeBatch
@@ -87,6 +88,7 @@ def _fit(config: TrainConfig, probe: Probe | None, ranks: Ranks) -> None:
     start, best = states.load()
     if start and ranks.is_first:
         log(f"{config.out} goes on from step {start} of {total}")
+    cost = Cost(config.out, step=start)
 
     # The loop.
     with (
@@ -138,6 +140,7 @@ def _fit(config: TrainConfig, probe: Probe | None, ranks: Ranks) -> None:
             if done < total and (stopping or time.monotonic() - saved > interval) and ranks.is_first:
                 began = time.monotonic()
                 states.save(done, best)
+                cost.save(pairs=done * batches.batch_size, processes=ranks.size)
                 saved = time.monotonic()
                 interval = max(CHECKPOINT_SECONDS, SAVING_TIMES * (saved - began))
             advance(batches.batch_size, _remark(result, model, recall))
@@ -151,6 +154,7 @@ def _fit(config: TrainConfig, probe: Probe | None, ranks: Ranks) -> None:
         if config.select == "best" and best is not None:
             states.take_best()
             log(f"the weights after step {best.step} scored best: {best.score:.1%}")
+        cost.save(pairs=total * batches.batch_size, processes=ranks.size)
         draw_curves(read_metrics(config.out), config.out / "curves.png")
         model.eval().save(config.out, bundle=config.bundle)
         states.remove()

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from littune.base.errors import InputError
-from littune.evaluation.sets.registry import KNOWN_SETS, describe_sets, split_known
+from littune.evaluation.sets.registry import KNOWN_SETS, split_known
 from littune.model.classnames import load_classnames
 from littune.model.prompts import load_templates
 
@@ -50,9 +50,3 @@ def test_a_folder_that_exists_is_a_folder(monkeypatch: pytest.MonkeyPatch, tmp_p
     (tmp_path / "pets:old").mkdir()
     assert split_known("cifar10") == (None, "cifar10")
     assert split_known(Path("pets:old")) == (None, "pets:old")
-
-
-def test_the_description_names_every_set_and_where_it_comes_from() -> None:
-    text = describe_sets()
-    for known in KNOWN_SETS.values():
-        assert f"{known.name}: {known.title}" in text and known.origin in text and known.layout in text

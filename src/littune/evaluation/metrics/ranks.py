@@ -9,7 +9,7 @@ and a model that gives every answer the same score gets none right. Without ties
 import math
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int, Int64
 
 
 def label_ranks(scores: Float[np.ndarray, "n classes"], labels: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
@@ -22,6 +22,25 @@ def label_ranks(scores: Float[np.ndarray, "n classes"], labels: Int[np.ndarray, 
     right = np.take_along_axis(scores, labels[:, None], axis=1)
     ahead: np.ndarray = scores.shape[1] - 1 - np.count_nonzero(scores < right, axis=1)
     return ahead
+
+
+def ranks_of_best(
+    scores: Float[np.ndarray, "n answers"], right: Bool[np.ndarray, "n answers"]
+) -> Int64[np.ndarray, " n"]:
+    """How many wrong answers stand ahead of the best right one, where several may be right.
+
+    Args:
+        scores: higher is better.
+        right: which answers are right; at least one in each row.
+    """
+    best = np.where(right, scores, -np.inf).max(axis=1, keepdims=True)
+    ahead: np.ndarray = np.count_nonzero(~(scores < best) & ~right, axis=1)
+    return ahead
+
+
+def highest(scores: Float[np.ndarray, "n answers"], k: int) -> Int64[np.ndarray, "n k"]:
+    """The ``k`` answers of the highest scores, best first; equal scores in the order of the answers."""
+    return np.argsort(-scores, axis=1, kind="stable")[:, :k]
 
 
 def share_within(ranks: Int[np.ndarray, " n"], k: int) -> float:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from littune.evaluation.report.markup import Html, details, join, percent, table, tag
+from littune.evaluation.report.pairs import DIRECTIONS
 from littune.evaluation.results import Duplicate, Result
 
 _DUPLICATES_SHOWN = 20
@@ -49,8 +50,10 @@ def _card(subject: str, found: Mapping[str, float], metrics: Mapping[str, float]
 
 
 def spelled(name: str) -> str:
-    """A name of the results as words."""
-    return name.replace("_", " ").replace("/", ", ")
+    """A name of the results as words: ``text_to_image/recall@1`` → text → image recall@1."""
+    direction, _, metric = name.partition("/")
+    words = f"{DIRECTIONS[direction]} {metric}" if metric and direction in DIRECTIONS else name
+    return words.replace("_", " ")
 
 
 def number(value: float) -> str:

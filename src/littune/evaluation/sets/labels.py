@@ -33,6 +33,11 @@ class Labels:
     right: Right
     """For each row of the store the right classes, as indices into ``classnames``; empty where it is not scored."""
 
+    def among(self, classes: Sequence[int], names: Sequence[str]) -> "Labels":
+        """The labels where only these classes are to choose from, under these names; others are not scored."""
+        right = _moved(self.right, range(len(self.classnames)), classes)
+        return Labels(classnames=tuple(names), right=right)
+
 
 def labels_of(
     store: EmbeddingStore,

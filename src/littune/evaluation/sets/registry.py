@@ -182,20 +182,3 @@ def split_known(spec: str | Path) -> tuple[KnownSet | None, str]:
     if not place:
         raise InputError(f"{name} lacks the place where it lies; write {name}:FOLDER, with {known.layout}")
     return known, place
-
-
-def describe_sets() -> str:
-    """The known sets, a paragraph each, for people to read."""
-    return "\n\n".join(map(_described, KNOWN_SETS.values()))
-
-
-def _described(known: KnownSet) -> str:
-    lines = [
-        f"{known.name}: {known.title} ({known.task.replace('_', '-')})",
-        f"  from      {known.origin}",
-        f"  layout    {known.layout}",
-        f"  headline  {known.headline}",
-    ]
-    if known.task == "zero_shot":
-        lines.append(f"  names     {known.classnames or 'its own'}; templates {known.templates}")
-    return "\n".join(lines)

@@ -20,6 +20,7 @@ from littune.base.errors import InputError
 from littune.base.files import littune_cache
 from littune.model.lit import LiT
 from littune.pairs.base import Source
+from littune.pairs.borders import crop_borders
 from littune.pairs.open import open_pairs
 from littune.store.embed import embed
 from littune.store.manifest import has_manifest
@@ -35,6 +36,7 @@ def open_set(
     *,
     place: Path | None = None,
     texts: Sequence[str] = (),
+    border: int = 0,
     allow_foreign: bool = False,
     batch_size: int = 32,
     workers: int = 2,
@@ -46,6 +48,7 @@ def open_set(
         data: a store, its folder, or the spec of pairs or labelled images.
         place: the folder in which pairs are embedded; by default littune's cache.
         texts: the fields that supply the texts of pairs.
+        border: so many pixels are cut off each side of an image before it is embedded.
         allow_foreign: admit a store made elsewhere, of which only the dimension can be checked.
         batch_size: how many images the tower sees at once.
         workers: how many threads decode images.
@@ -62,6 +65,7 @@ def open_set(
         source = open_pairs(data)
         if texts and source.classnames is None:
             source = open_pairs(data, texts=texts)
+        source = crop_borders(source, border) if border else source
         store = _embedded(model, source, place or _cache(), batch_size=batch_size, workers=workers)
     if not store.complete:
         raise InputError(f"{store.path} is unfinished ({store.num_rows} rows so far); embed it to the end first")

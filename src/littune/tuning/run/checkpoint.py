@@ -4,6 +4,7 @@
     metrics.jsonl         a line a step, and a line each time that the model is scored
     checkpoints/          the last complete states of an unfinished run, N.pt after N steps, and best.pt, the
                           weights that scored best so far; gone when it is finished
+    cost.json             seconds, pairs seen, peak memory
     curves.png            the metrics as a picture
     model.json, model.safetensors, text_tower/    the model (see ``littune.model.lit``); model.json is written
                           last, and its presence says that the run is finished
@@ -29,7 +30,7 @@ from torch.optim import Optimizer
 from littune.base.errors import InputError, MismatchError, first_line
 from littune.base.files import explained_os_errors, folder_lock, write_atomic
 from littune.config import TrainConfig, read_toml
-from littune.model.run_files import is_run
+from littune.model.run_files import COST, is_run
 
 _CONFIG = "config.toml"
 _CHECKPOINTS = "checkpoints"
@@ -74,7 +75,7 @@ def _is_free(out: Path) -> bool:
     if not out.is_dir():
         return False
     names = {entry.name for entry in out.iterdir() if not entry.name.startswith(".")}
-    ours = {_CONFIG, _METRICS, _CHECKPOINTS, "curves.png", "text_tower", "tensorboard"}
+    ours = {_CONFIG, _METRICS, COST, _CHECKPOINTS, "curves.png", "text_tower", "tensorboard"}
     ours |= {"model.safetensors", "image_tower.safetensors"}
     return not names or (_CONFIG in names <= ours and "store" in read_toml(out / _CONFIG))
 

@@ -40,8 +40,11 @@ def test_the_json_is_what_the_command_line_promises(
     evaluation.save(tmp_path / "scores.json")
     saved = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))
     assert saved == evaluation.to_dict()
-    assert saved["results"][0].keys() == {"data", "task", "num_images", "metrics"}
-    assert saved["results"][1] == {
+    assert saved["results"][0].keys() == {"data", "task", "num_images", "metrics", "intervals", "findings"}
+    of_pairs = saved["results"][1]
+    assert of_pairs.pop("intervals").keys() == of_pairs["metrics"].keys()
+    assert of_pairs.pop("findings").keys() == {"hubness"}
+    assert of_pairs == {
         "data": str(pair_folder),
         "task": "retrieval",
         "num_images": 4,
@@ -62,7 +65,7 @@ def test_the_json_is_what_the_command_line_promises(
 def test_one_set_needs_no_list(model: ColorReader, make_store: MakeStore) -> None:
     store = make_store([Row(key="a", source="a", texts=("red",))], RGB["red"][None])
     for data in (store, store.path, str(store.path)):
-        (result,) = evaluate(model, data).results
+        (result,) = evaluate(model, data, details=False).results
         assert result == Result(
             data=str(store.path),
             task="retrieval",

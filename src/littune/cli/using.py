@@ -1,0 +1,125 @@
+"""The verbs that use a run: encode, classify, search."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from littune.base.errors import InputError
+from littune.base.progress import log
+from littune.cli.common import COMPUTE, Flag, app, check_there, show, split
+from littune.config import Compute
+
+
+@app.command
+def encode(
+    *images: Path,
+    run: Path,
+    out: Path,
+    texts: Path | None = None,
+    json: Flag = False,
+    compute: Compute = COMPUTE,
+) -> None:
+    """Embed images, or the lines of a text file, as unit float32 rows in a .npy file.
+
+    Args:
+        images: Picture files.
+        run: The run folder.
+        out: The .npy file to write.
+        texts: A UTF-8 file with one text a line.
+        json: Say what was written as JSON.
+        compute: Where and how precisely towers run.
+    """
+    if bool(images) == (texts is not None):
+        raise InputError("encode needs either pictures or --texts FILE")
+    check_there("run", run)
+    check_there("picture", *images)
+    from littune.apps.encoding import encode_to_file
+
+    about = encode_to_file(run, out, images=images, texts=texts, device=compute.device, precision=compute.precision)
+    show(about if json else f"{about['rows']} rows of {about['dim']} numbers → {out}", json=json)
+
+
+@app.command
+def classify(
+    *images: Path,
+    run: Path,
+    labels: str,
+    templates: str = "",
+    json: Flag = False,
+    compute: Compute = COMPUTE,
+) -> None:
+    """Say which of some labels fits each picture.
+
+    A file that is no picture is named on stderr and stops none of the others; the exit code is 2 then.
+
+    Args:
+        images: Picture files.
+        run: The run folder.
+        labels: The labels, separated by commas.
+        templates: Prompt templates: a file, default, class_name_only or clip_best.
+        json: Print all labels' scores as JSON.
+        compute: Where and how precisely towers run.
+    """
+    if not images:
+        raise InputError("no picture was given; name at least one file")
+    check_there("run", run)
+    from littune.apps.classifying import classify_files
+    from littune.model.lit import LiT
+    from littune.model.prompts import load_templates
+
+    model = LiT.load(run, device=compute.device, precision=compute.precision)
+    records, all_read = [], True
+    for result in classify_files(model, images, split(labels), templates=load_templates(templates or "default")):
+        if result.problem:
+            log(f"littune: {result.problem}")
+            all_read = False
+        elif json:
+            scores = [{"label": score.label, "score": score.score} for score in result.scores]
+            records.append({"image": str(result.image), "scores": scores})
+        else:
+            print(f"{result.image}: " + ", ".join(f"{score.label} {score.score:.1%}" for score in result.scores[:5]))
+    if json:
+        show(records, json=True)
+    if not all_read:
+        sys.exit(2)
+
+
+@app.command
+def search(
+    query: str = "",
+    *,
+    run: Path,
+    store: Path,
+    k: Annotated[int, Parameter(name=["-k", "--k"], validator=Number(gte=1))] = 5,
+    allow_foreign: Flag = False,
+    json: Flag = False,
+    compute: Compute = COMPUTE,
+) -> None:
+    """Find the images of a store that fit some words.
+
+    Args:
+        query: The words, quoted.
+        run: The run folder.
+        store: The store to search.
+        k: How many images to show.
+        allow_foreign: Admit a store that does not say which tower it is of.
+        json: Print the hits as JSON.
+        compute: Where and how precisely towers run.
+    """
+    if not query.strip():
+        raise InputError('the words to search for are missing: littune search "two dogs in the snow" --run … --store …')
+    check_there("run", run)
+    check_there("store", store, fix="; make it with: littune embed")
+    from littune.apps.search import Index
+    from littune.model.lit import LiT
+
+    model = LiT.load(run, device=compute.device, precision=compute.precision)
+    hits = Index(model, store, allow_foreign=allow_foreign).search(query, k=k)
+    if json:
+        show({"query": query, "hits": [hit.to_dict() for hit in hits]}, json=True)
+    else:
+        for hit in hits:
+            print(f"{hit.score:.3f}  {hit.key}  {hit.source}  {hit.caption}")

@@ -9,6 +9,7 @@ import pytest
 from littune.base.errors import InputError, MismatchError
 from littune.evaluation import evaluate
 from littune.evaluation.results import IN_ENGLISH, SHARE_OF_ENGLISH, RetrievalOutcome, ZeroShotOutcome
+from littune.evaluation.retrieval import NORMALISED
 from littune.store.store import EmbeddingStore
 from littune.store.writer import Row
 from tests.evaluation.conftest import COLORS, ColorReader, MakeStore, make_tower
@@ -126,7 +127,7 @@ def test_training_queries_normalise_hubs(model: ColorReader, make_store: MakeSto
     evaluated = paired(make_store, {"red": "red", "green": "green", "blue": "blue"}, name="evaluated")
     seen = paired(make_store, {"red": "red", "yellow": "yellow"}, name="seen")
     (result,) = evaluate(model, evaluated, ks=[1], checks=["hubness"], seen=[seen.path]).results
-    normalised = result.findings["hubness, query-bank normalised"]
+    normalised = result.findings[NORMALISED]
     assert normalised.keys() >= {"text_to_image/skewness@10", "text_to_image/recall@1", "image_to_text/recall@1"}
 
 

@@ -1,5 +1,7 @@
 """Tables of percents: every metric in its row and column, and nothing cut off."""
 
+from dataclasses import replace
+
 from littune.evaluation.results import Result
 from littune.evaluation.tables import to_text
 
@@ -44,3 +46,23 @@ def test_a_long_name_and_one_in_brackets_are_shown_whole() -> None:
 def test_a_task_that_does_not_occur_has_no_table() -> None:
     assert "retrieval" not in to_text([ZERO_SHOT])
     assert to_text([]) == ""
+
+
+def test_scores_under_a_condition_are_rows_of_their_own_and_other_findings_a_table() -> None:
+    result = replace(
+        ZERO_SHOT,
+        intervals={"accuracy@1": (0.40, 0.46)},
+        findings={"duplicates": {"accuracy@1": 0.4}, "calibration": {"ece": 0.01234}},
+        language="de",
+    )
+    rows = [[cell.strip() for cell in row] for row in rows_of(to_text([result]))]
+    assert ["data", "language", "scored", "images", "accuracy@1", "accuracy@5", "mean per class accuracy"] in rows
+    assert ["cifar10", "de", "10,000", "43.2 ±3.0", "90.0", "25.0"] in rows
+    assert ["cifar10", "de", "without near-duplicates", "10,000", "40.0", "-", "-"] in rows
+    assert ["cifar10", "de", "calibration", "ece", "0.0123"] in rows
+
+
+def test_counting_duplicates_for_every_owner_is_shown_where_it_makes_a_difference() -> None:
+    same = {"text_to_image/recall@1": 0.5, "text_to_image/recall_dedup@1": 0.5}
+    assert "dedup" not in to_text([replace(RETRIEVAL, metrics=same)])
+    assert "dedup" in to_text([replace(RETRIEVAL, metrics=same | {"text_to_image/recall_dedup@1": 0.6})])

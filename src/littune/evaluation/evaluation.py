@@ -142,7 +142,17 @@ def evaluate(
                 workers=workers,
             )
             name = str(item.path if isinstance(item, EmbeddingStore) else item)
-            opened.append(_Scorer(model=model, settings=settings, seen=trained_on, store=store, name=name, known=known))
+            opened.append(
+                _Scorer(
+                    model=model,
+                    settings=settings,
+                    seen=trained_on,
+                    store=store,
+                    name=name,
+                    known=known,
+                    alone=len(items) == 1,
+                )
+            )
         embedded = time.monotonic()
         results = tuple(result for scorer in opened for result in scorer.results())
     cost = {"opening and embedding, seconds": embedded - started, "scoring, seconds": time.monotonic() - embedded}
@@ -159,13 +169,21 @@ class _Scorer:
     store: EmbeddingStore
     name: str
     known: KnownSet | None
+    alone: bool
+    """Whether it is the only set."""
 
     def results(self) -> Iterator[Result]:
         """The score in the set's own words, and then one for each language."""
         labelled = self.store.classnames is not None
         yield self._labelled() if labelled else self._paired(self.store.texts(self.settings.texts))
         for language in self.settings.languages:
-            yield self._labelled_in(language) if labelled else self._paired_in(language)
+            try:
+                yield self._labelled_in(language) if labelled else self._paired_in(language)
+            except InputError as error:
+                # Of several sets, some may have no texts in it.
+                if self.alone:
+                    raise
+                log(f"{self.name} is not scored in {language}: {error}")
 
     def _labelled(self) -> Result:
         labels = labels_of(self.store, known=self.known, classnames=self.settings.own_classnames)
@@ -246,4 +264,5 @@ class _Scorer:
             return result
         found = self.seen.duplicates(self.store)
         result = replace(result, duplicates=tuple(found.values()))
-        return result.with_findings("duplicates", rescored(list(found))) if found else result
+        scores = rescored(list(found)) if found else {}
+        return result.with_findings("duplicates", {"found": len(found), **scores})

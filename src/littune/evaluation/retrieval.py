@@ -15,6 +15,8 @@ from littune.evaluation.sets.stores import project
 from littune.model.lit import LiT
 from littune.store.store import EmbeddingStore
 
+NORMALISED = "query-bank normalised"
+
 _SHOWN = 5
 _HUB_K = 10
 
@@ -117,7 +119,7 @@ def score_retrieval(pairs: Pairs, ks: Sequence[int], *, details: bool, banks: Ba
     )
     findings = {"hubness": _skewness(pairs, to_image, to_text)}
     if banks is not None:
-        findings["hubness, query-bank normalised"] = normalised(pairs, banks, ks)
+        findings[NORMALISED] = normalised(pairs, banks, ks)
     return replace(result, outcome=outcome, findings=findings, intervals=intervals_of(outcome, result.metrics))
 
 

@@ -1,6 +1,7 @@
 """Results as tables of percents for people to read."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from io import StringIO
 from typing import TypeVar
 
@@ -12,7 +13,9 @@ from rich.text import Text
 from littune.evaluation.results import Interval, Result
 
 _DIRECTIONS = {"text_to_image": "text → image", "image_to_text": "image → text"}
-_WORDS = ("data", "language", "direction", "subject", "of", "metric")
+_ABOUT = ("data", "language", "scored", "images")
+_CONDITIONS = {"duplicates": "without near-duplicates"}
+_WORDS = ("data", "language", "scored", "direction", "subject", "of", "metric")
 _WIDER_THAN_ANY_TABLE = 1000
 
 _T = TypeVar("_T")
@@ -25,26 +28,60 @@ def to_text(results: Sequence[Result]) -> str:
 
 def tables(results: Sequence[Result]) -> list[Table]:
     """A table for each task that occurs, in percent, ± half the 95 % interval; and what else was found, as numbers."""
-    zero_shot = [result for result in results if result.task == "zero_shot"]
-    retrieval = [result for result in results if result.task == "retrieval"]
+    rows = [row for result in results for row in _rows(result)]
     made = []
+    zero_shot = [row for row in rows if row.result.task == "zero_shot"]
     if zero_shot:
-        names = _names(result.metrics for result in zero_shot)
-        rows = [[*_about(result), *_cells(result.metrics, result.intervals, names)] for result in zero_shot]
-        made.append(_table("zero-shot classification, %", ["data", "language", "images", *names], rows))
+        names = _names(row.metrics for row in zero_shot)
+        cells = [[*row.about(), *_cells(row.metrics, row.intervals, names)] for row in zero_shot]
+        made.append(_table("zero-shot classification, %", [*_ABOUT, *names], cells))
+    retrieval = [row for row in rows if row.result.task == "retrieval"]
     if retrieval:
-        names = _names(_of_direction(result.metrics, direction) for result in retrieval for direction in _DIRECTIONS)
-        rows = [row for result in retrieval for row in _retrieval_rows(result, names)]
-        made.append(_table("retrieval, %", ["data", "language", "images", "texts", "direction", *names], rows))
+        names = _names(_of_direction(row.metrics, direction) for row in retrieval for direction in _DIRECTIONS)
+        names = [name for name in names if not _says_nothing_new(name, retrieval)]
+        cells = [line for row in retrieval for line in _both_ways(row, names)]
+        made.append(_table("retrieval, %", [*_ABOUT, "texts", "direction", *names], cells))
     found = [
-        [result.data, result.language, subject, f"{name.replace('_', ' ')}", f"{value:.3g}"]
+        [result.data, result.language, subject, name.replace("_", " "), f"{value:.3g}"]
         for result in results
         for subject, its in result.findings.items()
         for name, value in its.items()
+        if name not in result.metrics
     ]
     if found:
         made.append(_table("what else was found", ["data", "language", "subject", "of", "number"], found))
     return made
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Row:
+    """Scores of one set: as they are, or under some condition."""
+
+    result: Result
+    condition: str = ""
+    metrics: Mapping[str, float]
+    intervals: Mapping[str, Interval] = field(default_factory=dict)
+
+    def about(self) -> list[str]:
+        return [self.result.data, self.result.language, self.condition, f"{self.result.num_images:,}"]
+
+
+def _rows(result: Result) -> Iterator[_Row]:
+    """A set's scores, and then those among its findings: normalised, without near-duplicates, in English."""
+    yield _Row(result=result, metrics=result.metrics, intervals=result.intervals)
+    for subject, found in result.findings.items():
+        scores = {name: value for name, value in found.items() if name in result.metrics}
+        if scores:
+            yield _Row(result=result, condition=_CONDITIONS.get(subject, subject), metrics=scores)
+
+
+def _says_nothing_new(name: str, rows: Iterable[_Row]) -> bool:
+    """Whether a score that counts duplicate texts for every owner is the plain score in every row."""
+    kind, _, k = name.partition("@")
+    if kind != "recall_dedup":
+        return False
+    ours = [_of_direction(row.metrics, direction) for row in rows for direction in _DIRECTIONS]
+    return all(its.get(name) == its.get(f"recall@{k}") for its in ours)
 
 
 def comparison_table(runs: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
@@ -67,17 +104,13 @@ def percent(value: float, interval: Interval | None = None) -> str:
     return f"{100 * value:.1f}{half}"
 
 
-def _about(result: Result) -> list[str]:
-    return [result.data, result.language, f"{result.num_images:,}"]
-
-
-def _retrieval_rows(result: Result, names: Sequence[str]) -> list[list[str]]:
-    about = [*_about(result), f"{result.num_texts:,}"]
+def _both_ways(row: _Row, names: Sequence[str]) -> list[list[str]]:
     return [
         [
-            *about,
+            *row.about(),
+            f"{row.result.num_texts:,}",
             arrow,
-            *_cells(_of_direction(result.metrics, direction), _of_direction(result.intervals, direction), names),
+            *_cells(_of_direction(row.metrics, direction), _of_direction(row.intervals, direction), names),
         ]
         for direction, arrow in _DIRECTIONS.items()
     ]

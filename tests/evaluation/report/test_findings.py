@@ -58,3 +58,10 @@ def test_facts_may_stand_in_facts(check_page: CheckPage) -> None:
 def test_a_mapping_is_a_section(check_page: CheckPage) -> None:
     text = check_page(join(about_sections({"run": "r", "cost": {"seconds": 3.2}, "nothing": {}}))).text
     assert text == "Cost seconds 3.2"
+
+
+def test_an_accuracy_among_the_findings_is_a_percent(check_page: CheckPage) -> None:
+    found = {"prompts": {"ensemble": 0.53, "other": 0.25}}
+    result = Result(data="d", task="zero_shot", num_images=1, metrics={}, findings=found)
+    text = check_page(findings_section(result)).text
+    assert "ensemble 53.0 % other 0.25" in text

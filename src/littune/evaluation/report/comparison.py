@@ -101,12 +101,12 @@ def _set(title: str, rows: Sequence[ComparedRow], runs: Sequence[str]) -> Html:
 
 def _metric(row: ComparedRow, runs: Sequence[str]) -> Html:
     """One metric of all runs, one under the other, so that the whiskers can be compared by eye."""
-    head = ("run", f"{spelled(row.metric)}, %", "0 to 100", "difference", "p")
+    head = ("run", "score", "difference", "p", "0 to 100")
     rows = [
-        [name, score(value, interval), whisker(value, interval), _difference(paired), _chance(paired)]
+        [name, score(value, interval), _difference(paired), _chance(paired), whisker(value, interval)]
         for name, value, interval, paired in zip(runs, row.scores, row.intervals, row.differences, strict=True)
     ]
-    return table(f"{spelled(row.metric)} of {row.data}", head, rows, kind="scores", hidden_caption=True)
+    return table(f"{spelled(row.metric)}, %", head, rows, kind="scores compared")
 
 
 def _difference(paired: Paired | None) -> Html:

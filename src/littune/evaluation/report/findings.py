@@ -4,9 +4,25 @@ from collections.abc import Mapping, Sequence
 
 from littune.evaluation.report.markup import Html, details, join, percent, table, tag
 from littune.evaluation.report.pairs import DIRECTIONS
-from littune.evaluation.results import Duplicate, Result
+from littune.evaluation.results import IN_ENGLISH, SHARE_OF_ENGLISH, Duplicate, Result
 
 _DUPLICATES_SHOWN = 20
+
+_SHARES = frozenset(
+    (
+        "one_template_min",
+        "one_template_median",
+        "one_template_max",
+        "one_template_std",
+        "ensemble",
+        "random_words",
+        "random_words_std",
+        "bare_names",
+        "linear probe",
+        "10-shot least squares",
+    )
+)
+"""The findings that are accuracies; so is what bears the name of one of the result's metrics."""
 
 _SUBJECTS = {
     "calibration": (
@@ -27,6 +43,8 @@ _SUBJECTS = {
         "The image tower alone",
         "What a classifier that is trained on labelled images reads out of the same embeddings: the ceiling.",
     ),
+    IN_ENGLISH: ("In English", "The scores on the same images, with their English texts."),
+    SHARE_OF_ENGLISH: ("Beside English", "The scores as a share of those."),
     "duplicates": ("Without near-duplicates", "The scores on the images that the training store does not hold."),
 }
 
@@ -42,8 +60,9 @@ def findings_section(result: Result) -> Html:
 def _card(subject: str, found: Mapping[str, float], metrics: Mapping[str, float]) -> Html:
     title, words = _SUBJECTS.get(subject, (spelled(subject), ""))
     said = tag("p", {"class": "note"}, words) if words else Html("")
+    shares = _SHARES | metrics.keys()
     numbers = (
-        join([tag("dt", {}, spelled(name)), tag("dd", {}, f"{percent(value)} %" if name in metrics else number(value))])
+        join([tag("dt", {}, spelled(name)), tag("dd", {}, f"{percent(value)} %" if name in shares else number(value))])
         for name, value in found.items()
     )
     return tag("article", {"class": "card"}, tag("h4", {}, title), said, tag("dl", {"class": "numbers"}, *numbers))

@@ -71,16 +71,17 @@ def _set(result: Result, anchor: str, name: str) -> Html:
         tag("h2", {}, set_title(name, result.language)),
         tag("p", {"class": "note"}, said),
         metrics_table(result),
-        *_outcome(result),
-        findings_section(result),
+        *_details(result),
         examples_section(result),
         duplicates_section(result.duplicates),
     )
 
 
-def _outcome(result: Result) -> list[Html]:
+def _details(result: Result) -> list[Html]:
+    """What came out, and what was found; a curve alone leaves room for the findings beside it."""
+    findings = findings_section(result)
     if result.outcome is None:
-        return []
+        return [findings]
     if isinstance(result.outcome, ZeroShotOutcome):
-        return labelled_details(result.outcome)
-    return pairs_details(result.outcome)
+        return [*labelled_details(result.outcome), findings]
+    return [tag("div", {"class": "columns"}, *pairs_details(result.outcome), findings)]

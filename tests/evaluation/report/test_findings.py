@@ -1,7 +1,6 @@
 """Findings, duplicates and facts as tables."""
 
-from littune.evaluation.report.findings import about_sections, duplicates_section, facts, findings_section, number
-from littune.evaluation.report.markup import join
+from littune.evaluation.report.findings import about_section, duplicates_section, facts, findings_section, number
 from littune.evaluation.results import Duplicate, Result
 from tests.evaluation.report.conftest import NASTY, CheckPage
 
@@ -56,8 +55,9 @@ def test_facts_may_stand_in_facts(check_page: CheckPage) -> None:
 
 
 def test_a_mapping_is_a_section(check_page: CheckPage) -> None:
-    text = check_page(join(about_sections({"run": "r", "cost": {"seconds": 3.2}, "nothing": {}}))).text
-    assert text == "Cost seconds 3.2"
+    text = check_page(about_section({"run": "r", "cost": {"seconds": 3.2}, "nothing": {}})).text
+    assert text == "How it was done Cost seconds 3.2"
+    assert about_section({"run": "r"}) == ""
 
 
 def test_an_accuracy_among_the_findings_is_a_percent(check_page: CheckPage) -> None:

@@ -93,13 +93,16 @@ def duplicates_section(duplicates: Sequence[Duplicate]) -> Html:
     return tag("section", {}, tag("h3", {}, "Seen in training"), tag("p", {"class": "note"}, said), shown, more)
 
 
-def about_sections(about: Mapping[str, object]) -> list[Html]:
-    """A section for each mapping in ``about``; other values have their place in the page's head."""
-    return [
-        tag("section", {}, tag("h2", {}, spelled(name).capitalize()), facts(value))
+def about_section(about: Mapping[str, object]) -> Html:
+    """A part for each mapping in ``about``; other values have their place in the page's head."""
+    parts = [
+        tag("section", {}, tag("h3", {}, spelled(name).capitalize()), facts(value))
         for name, value in about.items()
         if isinstance(value, Mapping) and value
     ]
+    if not parts:
+        return Html("")
+    return tag("section", {"class": "set"}, tag("h2", {}, "How it was done"), tag("div", {"class": "columns"}, *parts))
 
 
 def facts(values: Mapping[str, object]) -> Html:

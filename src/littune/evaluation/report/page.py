@@ -5,7 +5,7 @@ from itertools import groupby
 from pathlib import Path
 
 from littune.evaluation.report.findings import (
-    about_sections,
+    about_section,
     duplicates_section,
     facts,
     findings_section,
@@ -47,7 +47,7 @@ def write_report(path: str | Path, results: Sequence[Result], *, about: Mapping[
             {},
             _scores(results, links),
             *(_set(group[0], links[group[0].data], names[group[0].data]) for group in sets),
-            *about_sections({name: value for name, value in about.items() if name != "model"}),
+            about_section({name: value for name, value in about.items() if name != "model"}),
         ),
         tag("footer", {}, tag("p", {}, "Made by littune. This page holds all that it shows and loads nothing.")),
     ]

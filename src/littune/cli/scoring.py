@@ -114,9 +114,12 @@ def compare(
     from littune.evaluation import compare as compare_on
     from littune.model.lit import LiT
 
-    models = {str(run): LiT.load(run, device=compute.device, precision=compute.precision) for run in runs}
+    names = [run.resolve().name for run in runs]
+    if len(set(names)) < len(names):
+        names = [str(run) for run in runs]
+    models = [LiT.load(run, device=compute.device, precision=compute.precision) for run in runs]
     result = compare_on(
-        models,
+        dict(zip(names, models, strict=True)),
         on,
         templates=templates or None,
         classnames=classnames or None,

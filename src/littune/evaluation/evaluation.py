@@ -16,7 +16,7 @@ from littune.base.files import littune_cache, write_json
 from littune.base.progress import log
 from littune.config import Check
 from littune.evaluation.about import about
-from littune.evaluation.checks.probe import cross_validated
+from littune.evaluation.checks.probe import check_installed, cross_validated
 from littune.evaluation.classification import Task, score_classification
 from littune.evaluation.report.page import write_report
 from littune.evaluation.results import Result, ZeroShotOutcome
@@ -153,6 +153,8 @@ def evaluate(
                     alone=len(items) == 1,
                 )
             )
+        if settings.checks_for("probe") and any(scorer.store.classnames for scorer in opened):
+            check_installed()
         embedded = time.monotonic()
         results = tuple(result for scorer in opened for result in scorer.results())
     cost = {"opening and embedding, seconds": embedded - started, "scoring, seconds": time.monotonic() - embedded}

@@ -6,6 +6,7 @@ few-shot least squares as in big_vision's evaluator, and logistic regression on 
 
 import warnings
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Literal
 
 import numpy as np
@@ -24,6 +25,16 @@ _BIAS = 100.0
 _PENALTIES = (0.01, 0.1, 1.0)
 _HELD_OUT = 5
 _MAX_ITERATIONS = 200
+
+
+def check_installed() -> None:
+    """Check that the linear probe can run, before anything else is spent.
+
+    Raises:
+        MissingExtraError: scikit-learn is not installed.
+    """
+    if find_spec("sklearn") is None:
+        raise MissingExtraError("a linear probe", "probe")
 
 
 def few_shot(
@@ -145,11 +156,10 @@ def _logistic_regression(
 def _fitted(
     train: Float[np.ndarray, "n d"], labels: Int[np.ndarray, " n"], test: Float[np.ndarray, "m d"], penalty: float
 ) -> Int[np.ndarray, " m"]:
-    try:
-        from sklearn.exceptions import ConvergenceWarning
-        from sklearn.linear_model import LogisticRegression
-    except ImportError as error:
-        raise MissingExtraError("a linear probe", "probe") from error
+    check_installed()
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
     if labels.min() == labels.max():
         return np.full(len(test), labels[0])
     known, asked = (rows.astype(np.float32) for rows in _standardised(train, test))

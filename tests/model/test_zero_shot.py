@@ -8,6 +8,7 @@ import torch
 from clip_benchmark.metrics.zeroshot_classification import zero_shot_classifier as reference_classifier
 
 from littune.base.errors import InputError
+from littune.model import zero_shot
 from littune.model.zero_shot import prompts, zero_shot_classifier
 
 TEMPLATES = ["a {}.", "{}", "two {}s"]
@@ -46,15 +47,21 @@ def test_it_is_the_classifier_of_clip_benchmark() -> None:
     np.testing.assert_allclose(zero_shot_classifier(embed, NAMES, spelled), expected, rtol=1e-5, atol=1e-7)
 
 
-def test_the_tower_is_called_once() -> None:
-    calls: list[Sequence[str]] = []
+@pytest.mark.parametrize(("at_once", "calls"), [(1 << 14, [12]), (7, [6, 6]), (6, [6, 6]), (1, [3, 3, 3, 3])])
+def test_the_tower_is_called_with_many_whole_classes_at_once(
+    monkeypatch: pytest.MonkeyPatch, at_once: int, calls: list[int]
+) -> None:
+    expected = zero_shot_classifier(embed, NAMES, TEMPLATES)
+    monkeypatch.setattr(zero_shot, "_TEXTS_AT_ONCE", at_once)
+    read: list[Sequence[str]] = []
 
     def encode(texts: Sequence[str]) -> np.ndarray:
-        calls.append(texts)
+        read.append(texts)
         return embed(texts)
 
-    zero_shot_classifier(encode, NAMES, TEMPLATES)
-    assert calls == [prompts(NAMES, TEMPLATES)]
+    assert np.array_equal(zero_shot_classifier(encode, NAMES, TEMPLATES), expected)
+    assert [len(texts) for texts in read] == calls
+    assert [text for texts in read for text in texts] == prompts(NAMES, TEMPLATES)
 
 
 def test_prompts_keep_a_class_together_and_may_be_canonical() -> None:

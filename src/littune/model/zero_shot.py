@@ -15,6 +15,9 @@ from littune.model.prompts import canonicalize, check_templates, fill
 EncodeText = Callable[[Sequence[str]], np.ndarray]
 """Texts → float32 (n, d), a row for each."""
 
+# So many are well sorted by length, and their embeddings are still small beside what a text tower needs to run.
+_TEXTS_AT_ONCE = 1 << 14
+
 
 def zero_shot_classifier(
     encode_text: EncodeText, classnames: Sequence[str], templates: Sequence[str], *, canonical: bool = False
@@ -22,8 +25,7 @@ def zero_shot_classifier(
     """One unit row for each class, float32.
 
     Args:
-        encode_text: it is called once, with every class in every template, so that it can embed a repeated
-            text once and sort by length.
+        encode_text: it is called with every template of many classes at once, so that it can sort by length.
         classnames: the names, at least one.
         templates: at least one, each with ``{}`` where the name goes.
         canonical: whether to lower-case the texts and strip their punctuation.
@@ -32,8 +34,9 @@ def zero_shot_classifier(
         InputError: there are no class names or no templates, or a template has no ``{}``.
     """
     texts = prompts(classnames, templates, canonical=canonical)
-    embeddings = _unit(encode_text(texts)).reshape(len(classnames), len(templates), -1)
-    return _unit(embeddings.mean(axis=1))
+    step = max(1, _TEXTS_AT_ONCE // len(templates)) * len(templates)
+    chunks = [texts[start : start + step] for start in range(0, len(texts), step)]
+    return _unit(np.concatenate([_means(_unit(encode_text(chunk)), len(templates)) for chunk in chunks]))
 
 
 def prompts(classnames: Sequence[str], templates: Sequence[str], *, canonical: bool = False) -> list[str]:
@@ -47,6 +50,12 @@ def prompts(classnames: Sequence[str], templates: Sequence[str], *, canonical: b
     checked = check_templates(templates, "the templates")
     texts = [fill(template, name) for name in classnames for template in checked]
     return [canonicalize(text) for text in texts] if canonical else texts
+
+
+def _means(rows: Float[np.ndarray, "n d"], size: int) -> Float[np.ndarray, "groups d"]:
+    """The mean of each ``size`` rows that follow one another."""
+    means: np.ndarray = rows.reshape(-1, size, rows.shape[1]).mean(axis=1)
+    return means
 
 
 def _unit(rows: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:

@@ -42,7 +42,7 @@ ROW = _Row(
 
 def test_runs_stand_under_each_other_with_their_differences(tmp_path: Path, check_page: CheckPage) -> None:
     text = _written(tmp_path, _Comparison(runs=["a", "b", "c"], rows=[ROW]), check_page).text
-    assert "How b , c differ from a on the same images." in text
+    assert "b , c beside a , on the same images." in text
     assert "accuracy@1, % run score difference p 0 to 100 a 50.0 [40.0, 60.0] b" in text
     assert "b 60.0 [50.0, 70.0] +10.0 * [+5.0, +15.0] < 0.001" in text
     assert "c 40.0 [30.0, 50.0] −10.0 [−25.0, +5.0] 0.125" in text

@@ -65,3 +65,10 @@ def test_an_accuracy_among_the_findings_is_a_percent(check_page: CheckPage) -> N
     result = Result(data="d", task="zero_shot", num_images=1, metrics={}, findings=found)
     text = check_page(findings_section(result)).text
     assert "ensemble 53.0 % other 0.25" in text
+
+
+def test_a_deduplicated_score_is_shown_where_it_differs(check_page: CheckPage) -> None:
+    found = {"other": {"recall@1": 0.5, "recall_dedup@1": 0.5, "recall@5": 0.5, "recall_dedup@5": 0.75}}
+    result = Result(data="d", task="retrieval", num_images=1, metrics={}, findings=found)
+    text = check_page(findings_section(result)).text
+    assert text == "Findings other recall@1 0.5 recall@5 0.5 recall dedup@5 0.75"

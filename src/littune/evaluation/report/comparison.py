@@ -75,7 +75,7 @@ def write_comparison(path: str | Path, comparison: Compared) -> None:
             "header",
             {},
             tag("h1", {}, "Comparison"),
-            tag("p", {"class": "lead"}, "How ", against, " differ from ", tag("b", {}, first), " on the same images."),
+            tag("p", {"class": "lead"}, against, " beside ", tag("b", {}, first), ", on the same images."),
         ),
         tag(
             "main",

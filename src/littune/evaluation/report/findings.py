@@ -34,6 +34,10 @@ _SUBJECTS = {
         "How unevenly answers are found: the skew of how often each is among the first; 0 is even, and over 1 a few "
         "answers crowd out the rest.",
     ),
+    "query-bank normalised": (
+        "Hubness, normalised",
+        "The same, and the recall, when each answer's scores are divided by what the training data's queries score it.",
+    ),
     "prompts": (
         "Prompts",
         "What the templates' words are worth: each template alone, all together, and templates of random words, which "
@@ -45,7 +49,7 @@ _SUBJECTS = {
     ),
     IN_ENGLISH: ("In English", "The scores on the same images, with their English texts."),
     SHARE_OF_ENGLISH: ("Beside English", "The scores as a share of those."),
-    "duplicates": ("Without near-duplicates", "The scores on the images that the training store does not hold."),
+    "duplicates": ("Near-duplicates", "How many images the training stores hold too, and the scores on the others."),
 }
 
 
@@ -64,8 +68,15 @@ def _card(subject: str, found: Mapping[str, float], metrics: Mapping[str, float]
     numbers = (
         join([tag("dt", {}, spelled(name)), tag("dd", {}, f"{percent(value)} %" if name in shares else number(value))])
         for name, value in found.items()
+        if not _repeats(name, found)
     )
     return tag("article", {"class": "card"}, tag("h4", {}, title), said, tag("dl", {"class": "numbers"}, *numbers))
+
+
+def _repeats(name: str, found: Mapping[str, float]) -> bool:
+    """Whether a deduplicated score is the same as the plain one."""
+    plain = name.replace("recall_dedup@", "recall@")
+    return plain != name and found.get(plain) == found[name]
 
 
 def spelled(name: str) -> str:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from littune.apps.training import train as train
     from littune.base.errors import LittuneError as LittuneError
     from littune.config import TrainConfig as TrainConfig
+    from littune.evaluation.comparison import compare as compare
     from littune.evaluation.evaluation import evaluate as evaluate
     from littune.model.lit import LiT as LiT
     from littune.model.lit import Score as Score
@@ -35,6 +36,7 @@ _HOMES = {
     "Score": "littune.model.lit",
     "TextTower": "littune.towers.text.tower",
     "TrainConfig": "littune.config",
+    "compare": "littune.evaluation.comparison",
     "embed": "littune.store.embed",
     "evaluate": "littune.evaluation.evaluation",
     "load_image_tower": "littune.towers.image.sources",

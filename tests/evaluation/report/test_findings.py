@@ -44,7 +44,7 @@ def test_without_findings_and_duplicates_there_is_nothing() -> None:
 def test_many_duplicates_are_all_listed(check_page: CheckPage) -> None:
     found = [Duplicate(key=f"k{number}", seen_key=NASTY, seen_in="s", cosine=0.98765) for number in range(30)]
     text = check_page(duplicates_section(found)).text
-    assert "30 images" in text and "10 more" in text
+    assert "trained on: 30." in text and "10 more" in text
     assert all(f"k{number} {NASTY} s 0.988" in text for number in range(30))
 
 

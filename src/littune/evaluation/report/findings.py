@@ -97,7 +97,7 @@ def duplicates_section(duplicates: Sequence[Duplicate]) -> Html:
         return Html("")
     head = ("image", "seen as", "in", "cosine")
     rows = [[one.key, one.seen_key, one.seen_in, f"{one.cosine:.3f}"] for one in duplicates]
-    said = f"{len(duplicates):,} images of this set lie, exactly or nearly, in a store that was trained on."
+    said = f"Images of this set that lie, exactly or nearly, in a store that was trained on: {len(duplicates):,}."
     shown = table("Near-duplicates of training images", head, rows[:_DUPLICATES_SHOWN], hidden_caption=True)
     rest = rows[_DUPLICATES_SHOWN:]
     more = details(f"{len(rest):,} more", table("Further near-duplicates", head, rest)) if rest else Html("")

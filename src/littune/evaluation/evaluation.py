@@ -266,5 +266,5 @@ class _Scorer:
             return result
         found = self.seen.duplicates(self.store)
         result = replace(result, duplicates=tuple(found.values()))
-        scores = rescored(list(found)) if found else {}
+        scores = rescored(list(found)) if 0 < len(found) < self.store.num_rows else {}
         return result.with_findings("duplicates", {"found": len(found), **scores})

@@ -38,7 +38,7 @@ def test_no_torch_before_there_is_work(code: str) -> None:
 
 def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
     _, out, _ = run(capsys, "--help")
-    for verb in ("embed", "train", "eval", "encode", "classify", "search", "info", "demo"):
+    for verb in ("embed", "train", "eval", "compare", "encode", "classify", "search", "info", "demo"):
         assert verb in out
 
 
@@ -72,6 +72,9 @@ def test_public_names_are_there() -> None:
         (["eval", "--run", "nowhere", "--on", "x"], "the run nowhere does not exist"),
         (["eval", "--run", "{tmp}", "--on", "hf:x", "nowhere"], "the set nowhere does not exist"),
         (["eval", "--run", "{tmp}", "--on", "{tmp}"], "is no littune run"),
+        (["eval", "--run", "{tmp}", "--on", "{tmp}", "--report", "x.pdf"], "must end in .html"),
+        (["eval", "--run", "{tmp}", "--on", "{tmp}", "--check", "nothing"], "nothing"),
+        (["compare", "{tmp}", "nowhere", "--on", "{tmp}"], "the run nowhere does not exist"),
         (["classify", "--run", "nowhere", "--labels", "a,b", "a.jpg"], "the run nowhere does not exist"),
         (["classify", "--run", "nowhere", "--labels", "a,b"], "no picture was given"),
         (["encode", "--run", "nowhere", "--out", "x.npy"], "either pictures or --texts"),

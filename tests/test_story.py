@@ -24,12 +24,24 @@ def test_from_photographs_to_words(data_dir: Path, tmp_path: Path, capsys: pytes
     stores = ["--store", train, "--store", f"{tmp_path / 'prototypes'}:0.5"]
     val = ["--val", f"{data_dir}/flickr8k-1k/val-*.tar"]
     scores = run_json(capsys, "train", *stores, *settings, *val)
-    again = run_json(capsys, "eval", "--run", run, "--on", f"{data_dir}/flickr8k-1k/val-*.tar")
-    assert again == scores
+    page = tmp_path / "report.html"
+    on = ["--on", f"{data_dir}/flickr8k-1k/val-*.tar"]
+    again = run_json(capsys, "eval", "--run", run, *on, "--lang", "de", "--check", "all", "--report", page)
+    assert again["results"][:1][0]["metrics"] == scores["results"][0]["metrics"]
+    assert [its["language"] for its in again["results"][1:]] == ["de"]
+    assert again["results"][0]["findings"].keys() == {"hubness", "query-bank normalised", "duplicates"}
+    assert page.read_text(encoding="utf-8").count("data:image/jpeg") > 10
     [result] = scores["results"]
     assert result["num_images"] == 100
     # Chance is 1 %; a read-out that learnt nothing does not get there.
     assert result["metrics"]["text_to_image/recall@1"] > 0.08
+
+    main(["train", *map(str, stores), *map(str, settings[:-1]), str(tmp_path / "other"), "--seed", "1"])
+    capsys.readouterr()
+    compared = run_json(capsys, "compare", run, tmp_path / "other", *on)
+    assert compared["runs"] == ["run", "other"]
+    assert compared["rows"][0]["runs"][0]["score"] == result["metrics"]["text_to_image/recall@1"]
+    assert compared["rows"][0]["runs"][1]["difference"]["p_value"] <= 1
 
     hits = run_json(capsys, "search", "a dog runs through the water", "--run", run, "--store", train, "-k", 5)["hits"]
     assert [hit["score"] for hit in hits] == sorted((hit["score"] for hit in hits), reverse=True)
@@ -52,3 +64,4 @@ def test_from_photographs_to_words(data_dir: Path, tmp_path: Path, capsys: pytes
 
     assert run_json(capsys, "info", run)["text tower"] == "package:minilm"
     assert run_json(capsys, "info", train)["rows"] == 200
+    assert "ReaL" in run_json(capsys, "info", "sets")["imagenet-real"]["title"]

@@ -20,15 +20,13 @@ NORMALISED = "query-bank normalised"
 _SHOWN = 5
 _HUB_K = 10
 
-Rows = Float32[np.ndarray, "n d"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Banks:
     """Texts and images of the training data, for query-bank normalisation: unit rows."""
 
-    texts: Rows
-    images: Rows
+    texts: Float32[np.ndarray, "t d"]
+    images: Float32[np.ndarray, "i d"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,3 +50,14 @@ def test_where_all_is_right_nothing_wrong_is_shown(colors: ZeroShotOutcome, chec
     right = replace(colors, ranks=np.zeros(6, np.int64))
     text = check_page(examples_section(replace(LABELLED, outcome=right))).text
     assert "Surest and wrong" not in text and "✗" not in text
+
+
+def test_a_guess_is_right_where_its_rank_says_so(colors: ZeroShotOutcome, check_page: CheckPage) -> None:
+    """The first red image is right as green, too, and was taken for it."""
+    both = replace(colors, top=np.array([[1, 2], *colors.top[1:].tolist()]))
+    outline = check_page(examples_section(replace(LABELLED, outcome=both)))
+    right = [tag for tag, attributes in outline.tags if tag == "li" and attributes.get("class") == "right"]
+    # The first guess of three images, and the second for r2.
+    assert len(right) == 3 + 1
+    assert "several right classes" in outline.text
+    assert "several right classes" not in examples_section(replace(LABELLED, outcome=colors))

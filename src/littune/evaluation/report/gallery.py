@@ -93,20 +93,25 @@ class _Group:
         return join([tag("h4", {}, self.title), tag("p", {"class": "note"}, self.note), cards])
 
 
+_SEVERAL = " Some images have several right classes: the first is named, and green is what is known to be right."
+
+
 def _labelled(outcome: ZeroShotOutcome) -> list[_Group]:
+    several = _SEVERAL if np.any((outcome.ranks < 1) & (outcome.top[:, 0] != outcome.labels)) else ""
+
     def cards(*, right: bool) -> list[_Card]:
         return [_guessed(outcome, int(image)) for image in surest(outcome, right=right)]
 
     return [
         _Group(
             title="Surest and wrong",
-            note="Of each class in turn the image for which a wrong class had the highest probability.",
+            note=f"Of each class in turn the image for which a wrong class had the highest probability.{several}",
             cards=cards(right=False),
             kind="small",
         ),
         _Group(
             title="Surest and right",
-            note="The same among the images that were classified rightly.",
+            note=f"The same among the images that were classified rightly.{several}",
             cards=cards(right=True),
             kind="small",
         ),
@@ -116,8 +121,14 @@ def _labelled(outcome: ZeroShotOutcome) -> list[_Group]:
 def _guessed(outcome: ZeroShotOutcome, image: int) -> _Card:
     """An image with its class, and the likeliest classes."""
     label, rank = int(outcome.labels[image]), int(outcome.ranks[image])
-    guesses = zip(outcome.top[image, :_GUESSES].tolist(), outcome.probabilities[image].tolist(), strict=False)
-    bars = (_guess(outcome.classnames[guess], share, right=guess == label) for guess, share in guesses)
+    guesses = outcome.top[image, :_GUESSES].tolist()
+    # Of several right classes the outcome names the first; whether the likeliest class is any of them, the rank says.
+    right = [rank < 1, *(guess == label for guess in guesses[1:])]
+    shares = outcome.probabilities[image, :_GUESSES].tolist()
+    bars = (
+        _guess(outcome.classnames[guess], share, right=sure)
+        for guess, share, sure in zip(guesses, shares, right, strict=True)
+    )
     place = Html("") if rank < 1 else tag("small", {"class": "wrong"}, f"✗ place {rank + 1:,}")
     name = outcome.classnames[label]
     return _Card(image=image, alt=name, words=join([tag("b", {}, name), place, tag("ol", {"class": "guesses"}, *bars)]))

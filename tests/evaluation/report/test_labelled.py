@@ -1,11 +1,12 @@
 """A labelled set's details, counted by hand."""
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from littune.evaluation.report.labelled import class_scores, confusion, labelled_details
+from littune.evaluation.report.labelled import class_scores, confusion, labelled_details, most_confused
 from littune.evaluation.report.markup import join
 from littune.evaluation.results import ZeroShotOutcome
 from tests.evaluation.report.conftest import NASTY, CheckPage
@@ -53,6 +54,43 @@ def test_of_many_classes_the_ends_are_shown_and_the_pairs(check_page: CheckPage)
     assert f"{NASTY} 1 {NASTY} 0 1 100.0" in text
     nothing = replace(outcome, ranks=np.zeros(num, np.int64), top=np.arange(num)[:, None])
     assert "every image was classified rightly" in check_page(join(labelled_details(nothing))).text
+
+
+def test_pairs_are_those_of_the_whole_table() -> None:
+    """Against the table itself, sorted."""
+    outcome = _random(num=400, classes=7)
+    counts = confusion(outcome)
+    pairs = [(int(counts[a, b]), str(a), str(b), int(counts[a].sum())) for a in range(7) for b in range(7) if a != b]
+    wanted = sorted((pair for pair in pairs if pair[0]), key=lambda pair: -pair[0])
+    found = most_confused(outcome, 10)
+    assert [(one.images, one.right, one.taken, one.of) for one in found] == wanted[:10]
+
+
+def test_many_classes_need_no_table_of_all_pairs() -> None:
+    """Of 5,000 classes it would take 200 MB."""
+    outcome = _random(num=1000, classes=5000)
+    tracemalloc.start()
+    try:
+        assert len(most_confused(outcome, 20)) == 20
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 10_000_000
+
+
+def _random(*, num: int, classes: int) -> ZeroShotOutcome:
+    """Half of the images are right as another class than the first of theirs."""
+    draw = np.random.default_rng(0)
+    return ZeroShotOutcome(
+        keys=[str(image) for image in range(num)],
+        rows=np.arange(num),
+        classnames=[str(name) for name in range(classes)],
+        labels=draw.integers(0, classes, num),
+        ranks=draw.integers(0, 2, num),
+        top=draw.integers(0, classes, (num, 1)),
+        probabilities=np.full((num, 1), 0.5, np.float32),
+        calibrated=np.full(num, 0.25, np.float32),
+    )
 
 
 def test_confidence_is_drawn_as_it_came_and_as_it_was_learned(colors: ZeroShotOutcome) -> None:

@@ -42,15 +42,44 @@ def class_scores(outcome: ZeroShotOutcome) -> list[ClassScore]:
 
 
 def confusion(outcome: ZeroShotOutcome) -> Int64[np.ndarray, "c c"]:
-    """How many images of each class (row) were taken for each class (column).
+    """How many images of each class (row) were taken for each class (column); for few classes.
 
     An image with several right classes counts for the first, unless another of them was chosen: then it was no
     confusion, and it counts as what it was taken for.
     """
     num = len(outcome.classnames)
-    taken = outcome.top[:, 0]
-    labels = np.where(outcome.ranks < 1, taken, outcome.labels)
-    return np.bincount(labels * num + taken, minlength=num * num).reshape(num, num).astype(np.int64)
+    counts = np.bincount(_right(outcome) * num + outcome.top[:, 0], minlength=num * num)
+    return counts.reshape(num, num).astype(np.int64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confused:
+    """How many of a class's images were taken for one other class."""
+
+    right: str
+    taken: str
+    images: int
+    of: int
+    """All images of the class."""
+
+
+def most_confused(outcome: ZeroShotOutcome, most: int) -> list[Confused]:
+    """The most frequent confusions, counted as ``confusion`` counts them; its table is never made."""
+    num, names = len(outcome.classnames), outcome.classnames
+    right, taken = _right(outcome), outcome.top[:, 0]
+    pairs, images = np.unique((right * num + taken)[right != taken], return_counts=True)
+    of = np.bincount(right, minlength=num)
+    order = np.argsort(-images, kind="stable")[:most]
+    places = (divmod(int(pairs[place]), num) for place in order)
+    return [
+        Confused(right=names[row], taken=names[column], images=int(images[place]), of=int(of[row]))
+        for place, (row, column) in zip(order, places, strict=True)
+    ]
+
+
+def _right(outcome: ZeroShotOutcome) -> Int64[np.ndarray, " n"]:
+    """The class that each image counts for."""
+    return np.where(outcome.ranks < 1, outcome.top[:, 0], outcome.labels)
 
 
 def labelled_details(outcome: ZeroShotOutcome) -> list[Html]:
@@ -103,10 +132,9 @@ def _bars(caption: str, scores: Sequence[ClassScore], *, show_caption: bool = Fa
 
 def _confusion(outcome: ZeroShotOutcome) -> Html:
     title = tag("h3", {}, "What is taken for what")
-    counts = confusion(outcome)
     if len(outcome.classnames) <= _MATRIX_CLASSES:
-        return tag("section", {}, title, *_matrix(outcome.classnames, counts))
-    return tag("section", {}, title, *_pairs(outcome.classnames, counts))
+        return tag("section", {}, title, *_matrix(outcome.classnames, confusion(outcome)))
+    return tag("section", {}, title, _pairs(most_confused(outcome, _PAIRS)))
 
 
 def _matrix(names: Sequence[str], counts: Int64[np.ndarray, "c c"]) -> list[Html]:
@@ -131,20 +159,12 @@ def _share(count: int, total: int) -> Html:
     return tag("span", {"class": "cell", "style": f"--share:{share:.0f}%"}, f"{share:.0f}" if share >= 1 else "<1")
 
 
-def _pairs(names: Sequence[str], counts: Int64[np.ndarray, "c c"]) -> list[Html]:
-    wrong = counts.copy()
-    np.fill_diagonal(wrong, 0)
-    order = np.argsort(-wrong, axis=None, kind="stable")[:_PAIRS]
-    totals = counts.sum(axis=1)
-    places = [divmod(int(place), len(names)) for place in order if wrong.flat[place]]
-    if not places:
-        return [tag("p", {"class": "note"}, "Nothing: every image was classified rightly.")]
-    rows = [
-        [names[right], names[taken], f"{wrong[right, taken]:,}", percent(wrong[right, taken] / totals[right])]
-        for right, taken in places
-    ]
+def _pairs(confused: Sequence[Confused]) -> Html:
+    if not confused:
+        return tag("p", {"class": "note"}, "Nothing: every image was classified rightly.")
+    rows = [[one.right, one.taken, f"{one.images:,}", percent(one.images / one.of)] for one in confused]
     head = ("right class", "taken for", "images", "% of the class")
-    return [table(f"The {len(rows)} most frequent confusions", head, rows)]
+    return table(f"The {len(rows)} most frequent confusions", head, rows)
 
 
 def _reliability(outcome: ZeroShotOutcome) -> Html:

@@ -2,6 +2,7 @@
 
 from littune.evaluation.report.findings import about_section, duplicates_section, facts, findings_section, number
 from littune.evaluation.results import Duplicate, Result
+from littune.evaluation.retrieval import NORMALISED
 from tests.evaluation.report.conftest import NASTY, CheckPage
 
 RESULT = Result(data="d", task="zero_shot", num_images=1, metrics={"accuracy@1": 0.5})
@@ -72,3 +73,19 @@ def test_a_deduplicated_score_is_shown_where_it_differs(check_page: CheckPage) -
     result = Result(data="d", task="retrieval", num_images=1, metrics={}, findings=found)
     text = check_page(findings_section(result)).text
     assert text == "Findings other recall@1 0.5 recall@5 0.5 recall dedup@5 0.75"
+
+
+def test_near_duplicates_are_counted_and_scored_without(check_page: CheckPage) -> None:
+    result = RESULT.with_findings("duplicates", {"found": 3, "accuracy@1": 0.25})
+    text = check_page(findings_section(result)).text
+    assert text.endswith("the scores on the others. images seen in training 3 accuracy@1 25.0 %")
+
+
+def test_normalised_recall_is_explained(check_page: CheckPage) -> None:
+    result = RESULT.with_findings(NORMALISED, {"accuracy@1": 0.25})
+    text = check_page(findings_section(result)).text
+    assert text.startswith("Findings Hubness, normalised Skew and recall when") and text.endswith("accuracy@1 25.0 %")
+
+
+def test_scores_in_english_are_no_findings() -> None:
+    assert findings_section(RESULT.beside_english(RESULT)) == ""

@@ -82,6 +82,34 @@ def test_of_several_languages_the_first_has_the_details(
     assert all(f"sets/squares · {language} text → image 50.0" in text for language in ("en", "de", "fr"))
 
 
+def test_a_set_that_is_named_twice_has_one_section(tmp_path: Path, check_page: CheckPage) -> None:
+    as_pairs = replace(PAIRS, data=LABELLED.data)
+    outline = _written(tmp_path, [LABELLED, PAIRS, LABELLED, as_pairs], {}, check_page)
+    ids = [attributes["id"] for _, attributes in outline.tags if "id" in attributes]
+    assert ids == ["scores", "set-1", "set-2", "set-3"]
+    links = [attributes["href"] for tag, attributes in outline.tags if tag == "a"]
+    assert links == ["#scores", "#set-1", "#set-1", "#set-2", "#set-2", "#set-3", "#set-3"]
+
+
+def test_every_language_stands_once_beside_english(tmp_path: Path, check_page: CheckPage) -> None:
+    english = replace(PAIRS, metrics={"text_to_image/recall@1": 0.8, "image_to_text/recall@1": 0.0})
+    results = [PAIRS]
+    for language, recall in (("de", 0.6), ("fr", 0.2)):
+        its = replace(PAIRS, language=language, metrics={"text_to_image/recall@1": recall, **_NONE_TO_TEXT})
+        results.append(its.with_findings("hubness", {"skew": recall}).beside_english(english))
+    text = _written(tmp_path, results, {}, check_page).text
+    for language, scores, skew in (("de", "60.0 – 80.0 75.0", "0.6"), ("fr", "20.0 – 80.0 25.0", "0.2")):
+        head = f"In {language}: all scores and findings 3 images, 4 texts. The scores in English are those"
+        assert text.count(head) == 1
+        its = text.partition(head)[2]
+        assert f"text → image recall@1 {scores} image → text recall@1 50.0 – 0.0 –" in its
+        assert f"skew {skew}" in its
+        assert text.count(scores) == 1
+
+
+_NONE_TO_TEXT = {"image_to_text/recall@1": 0.5}
+
+
 def _written(folder: Path, results: list[Result], about: dict[str, object], check_page: CheckPage) -> Outline:
     write_report(folder / "report.html", results, about=about)
     return check_page((folder / "report.html").read_text(encoding="utf-8"))

@@ -36,7 +36,8 @@ _SUBJECTS = {
     ),
     "query-bank normalised": (
         "Hubness, normalised",
-        "The same, and the recall, when each answer's scores are divided by what the training data's queries score it.",
+        "Skew and recall when each answer's scores are divided by what the training data's queries score it: what is "
+        "lost to answers that crowd out the rest.",
     ),
     "prompts": (
         "Prompts",
@@ -47,17 +48,23 @@ _SUBJECTS = {
         "The image tower alone",
         "What a classifier that is trained on labelled images reads out of the same embeddings: the ceiling.",
     ),
-    IN_ENGLISH: ("In English", "The scores on the same images, with their English texts."),
-    SHARE_OF_ENGLISH: ("Beside English", "The scores as a share of those."),
-    "duplicates": ("Near-duplicates", "How many images the training stores hold too, and the scores on the others."),
+    "duplicates": (
+        "Near-duplicates",
+        "How many of the images the training stores hold too, exactly or nearly; where some are, the scores on the "
+        "others.",
+    ),
 }
+
+_NAMES = {"found": "images seen in training"}
+"""Names among the findings that say little by themselves."""
 
 
 def findings_section(result: Result) -> Html:
-    """Every subject's numbers; nothing where there are none."""
-    if not result.findings:
+    """Every subject's numbers, but for the scores in English, which stand beside the others; nothing without any."""
+    subjects = [subject for subject in result.findings if subject not in (IN_ENGLISH, SHARE_OF_ENGLISH)]
+    if not subjects:
         return Html("")
-    cards = (_card(subject, found, result.metrics) for subject, found in result.findings.items())
+    cards = (_card(subject, result.findings[subject], result.metrics) for subject in subjects)
     return tag("section", {}, tag("h3", {}, "Findings"), tag("div", {"class": "cards"}, *cards))
 
 
@@ -66,7 +73,12 @@ def _card(subject: str, found: Mapping[str, float], metrics: Mapping[str, float]
     said = tag("p", {"class": "note"}, words) if words else Html("")
     shares = _SHARES | metrics.keys()
     numbers = (
-        join([tag("dt", {}, spelled(name)), tag("dd", {}, f"{percent(value)} %" if name in shares else number(value))])
+        join(
+            [
+                tag("dt", {}, _NAMES.get(name, spelled(name))),
+                tag("dd", {}, f"{percent(value)} %" if name in shares else number(value)),
+            ]
+        )
         for name, value in found.items()
         if not _repeats(name, found)
     )
@@ -140,9 +152,39 @@ def _said(value: object) -> str:
 
 
 def metrics_table(result: Result) -> Html:
-    """Every metric with its interval, for those who look one up."""
-    rows = [[spelled(name), percent(value), _interval(result, name)] for name, value in result.metrics.items()]
-    return details("All scores", table("All scores, %", ("", "score", "95 % interval"), rows))
+    """Every metric with its interval and, of another language, what it is in English, for those who look one up."""
+    head, beside = ["", "score", "95 % interval"], IN_ENGLISH in result.findings
+    rows = [
+        [spelled(name), percent(value), _interval(result, name), *(_beside_english(result, name) if beside else ())]
+        for name, value in result.metrics.items()
+    ]
+    return table("All scores, %", [*head, "in English", "% of English"] if beside else head, rows)
+
+
+def _beside_english(result: Result, name: str) -> list[str]:
+    found = (result.findings.get(subject, {}).get(name) for subject in (IN_ENGLISH, SHARE_OF_ENGLISH))
+    return ["–" if value is None else percent(value) for value in found]
+
+
+def language_section(result: Result) -> Html:
+    """A further language of a set: its scores and findings, for those who ask."""
+    said = (
+        "The scores in English are those on the same images, with their English texts."
+        if (IN_ENGLISH in result.findings)
+        else ""
+    )
+    return details(
+        f"In {result.language or 'its own words'}: all scores and findings",
+        tag("p", {"class": "note"}, f"{counted(result)}. {said}"),
+        metrics_table(result),
+        findings_section(result),
+    )
+
+
+def counted(result: Result) -> str:
+    """How many images there are, and texts where they count."""
+    texts = "" if result.num_texts is None else f", {result.num_texts:,} texts"
+    return f"{result.num_images:,} images{texts}"
 
 
 def _interval(result: Result, name: str) -> str:

@@ -38,12 +38,12 @@ class _Line:
         return "" if share is None else percent(share)
 
 
-def score_tables(results: Sequence[Result], links: Mapping[str, str]) -> list[Html]:
+def score_tables(results: Sequence[Result], links: Mapping[tuple[str, str], str]) -> list[Html]:
     """A table for each task that occurs.
 
     Args:
         results: the results.
-        links: the page's anchor of each set that has a section of its own.
+        links: the page's anchor of each set and task that has a section of its own.
     """
     names = short_names(result.data for result in results)
     tables = []
@@ -67,11 +67,12 @@ def set_title(name: str, language: str) -> str:
     return f"{name} · {language}" if language else name
 
 
-def _named(result: Result, names: Mapping[str, str], links: Mapping[str, str]) -> Html:
+def _named(result: Result, names: Mapping[str, str], links: Mapping[tuple[str, str], str]) -> Html:
     title = set_title(names[result.data], result.language)
-    if result.data not in links:
+    anchor = links.get((result.data, result.task))
+    if anchor is None:
         return tag("span", {"title": result.data}, title)
-    return tag("a", {"href": f"#{links[result.data]}", "title": result.data}, title)
+    return tag("a", {"href": f"#{anchor}", "title": result.data}, title)
 
 
 def _columns(results: Sequence[Result]) -> list[str]:

@@ -39,7 +39,7 @@ class ColorReader(LiT):
         self.reference = ImageReference(spec=tower.spec, pooling=tower.pooling, identity=tower.identity)
         self.register_buffer("center", torch.full((3,), GRAY))
         self.dim, self.image, self.image_head = 3, None, None
-        self._image_tower, self.folder = tower, None
+        self._image_tower, self.folder, self.precision = tower, None, "float32"
         self.log_temperature = nn.Parameter(torch.tensor(10.0).log())
         self.text = nn.Module()
         self.text.spec = "colours"

@@ -134,7 +134,7 @@ def test_training_queries_normalise_hubs(model: ColorReader, make_store: MakeSto
 def test_a_training_store_must_be_there_and_of_the_same_tower(model: ColorReader, make_store: MakeStore) -> None:
     store = paired(make_store, {"red": "red"})
     other = make_store([Row(key="a", source="s", texts=("x",))], RGB["red"][None], tower=make_tower(2.0), name="other")
-    with pytest.raises(InputError, match="name training stores"):
+    with pytest.raises(InputError, match="name one with seen"):
         evaluate(model, store, checks=["duplicates"])
     with pytest.raises(MismatchError, match="other"):
         evaluate(model, store, checks=["duplicates"], seen=[other.path])
@@ -166,3 +166,91 @@ def test_an_evaluation_is_saved_as_data_or_as_a_page(model: ColorReader, make_st
     evaluation.save(tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert page.lower().startswith("<!doctype html>") and "100.0" in page
+
+
+def test_a_set_may_have_texts_in_another_language_alone(
+    model: ColorReader, make_store: MakeStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [Row(key=color, source="s", fields={"captions_de": [color]}) for color in ("red", "green")]
+    store = make_store(rows, np.stack([RGB["red"], RGB["green"]]))
+    (german,) = evaluate(model, store, ks=[1], languages=["de"]).results
+    assert (german.language, german.metrics["text_to_image/recall@1"]) == ("de", 1.0)
+    assert IN_ENGLISH not in german.findings
+    with pytest.raises(InputError, match="no text in its captions"):
+        evaluate(model, store)
+
+
+def test_a_language_is_compared_with_english_on_the_rows_that_have_both(
+    model: ColorReader, make_store: MakeStore
+) -> None:
+    fields = [{"captions_de": ["red"]}, {"captions_de": ["green"]}, {"captions_de": ["blue"]}]
+    rows = [
+        Row(key=str(number), source="s", texts=texts, fields=its)
+        for number, (texts, its) in enumerate(zip([("red",), ("green",), ()], fields, strict=True))
+    ]
+    store = make_store(rows, np.stack([RGB[color] for color in ("red", "green", "blue")]))
+    german = evaluate(model, store, ks=[1], languages=["de"]).results[-1]
+    assert (german.language, german.num_images) == ("de", 2)
+
+
+def test_of_several_sets_one_may_lack_a_language(
+    model: ColorReader, make_store: MakeStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    without = paired(make_store, {"red": "red", "green": "green"}, name="without")
+    having = paired(make_store, {"red": "red"}, name="having", translations={"red": {"fr": "red"}})
+    results = evaluate(model, [without, having], languages=["fr"]).results
+    assert [(Path(result.data).name, result.language) for result in results] == [
+        ("without", ""),
+        ("having", ""),
+        ("having", "fr"),
+    ]
+    assert "without is not scored in fr" in capsys.readouterr().err
+
+
+def test_a_set_that_was_seen_whole_has_no_scores_without_it(model: ColorReader, make_store: MakeStore) -> None:
+    evaluated = paired(make_store, {"red": "red", "green": "green"}, name="evaluated")
+    (result,) = evaluate(model, evaluated, checks=["duplicates"], seen=[evaluated.path]).results
+    assert result.findings["duplicates"] == {"found": 2}
+
+
+def test_images_that_are_not_scored_are_no_duplicates(model: ColorReader, make_store: MakeStore) -> None:
+    evaluated = labelled(make_store, ["red", "green", "blue"], right=[[0], [1], []])
+    seen = paired(make_store, {"blue": "x", "yellow": "y"}, name="seen")
+    (result,) = evaluate(model, evaluated, checks=["duplicates"], seen=[seen.path]).results
+    assert result.findings["duplicates"] == {"found": 0} and result.duplicates == ()
+
+
+def test_all_checks_go_on_where_nothing_that_was_trained_on_is_there(
+    model: ColorReader, make_store: MakeStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (result,) = evaluate(model, paired(make_store, {"red": "red", "green": "green"}), checks=["all"]).results
+    assert result.findings.keys() == {"hubness"}
+    assert "no store of images that the model was trained on" in capsys.readouterr().err
+
+
+def test_what_cannot_be_asked_is_said_before_anything_is_scored(model: ColorReader, make_store: MakeStore) -> None:
+    good, other = paired(make_store, {"red": "red"}), labelled(make_store, ["red", "green", "blue"], right=None)
+    for asked, why in [
+        ({"classnames": ["only one"]}, "1 class names"),
+        ({"seen": ["x"]}, "goes with one of these checks"),
+        ({"classnames": "names.{lang}.txt"}, "is for languages"),
+    ]:
+        with pytest.raises(InputError, match=why):
+            evaluate(model, [good, other], **asked)
+    with pytest.raises(InputError, match=r"not Flickr30k, a set of pairs"):
+        evaluate(model, [good, f"flickr30k:{other.path}"])
+    with pytest.raises(InputError, match="border"):
+        evaluate(model, [good, f"objectnet:{other.path}"])
+    assert model.texts_read == []
+
+
+def test_what_embedding_and_training_took_is_told(model: ColorReader, make_store: MakeStore, tmp_path: Path) -> None:
+    store = paired(make_store, {"red": "red"})
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "cost.json").write_text('{"seconds": 7.0}', encoding="utf-8")
+    (tmp_path / "run" / "config.toml").write_text(f"store = [{str(store.path)!r}]", encoding="utf-8")
+    model.folder = tmp_path / "run"
+    about = evaluate(model, store, checks=["hubness"]).about
+    assert about["cost"]["training, seconds"] == 7
+    assert f"embedding {store.path}, seconds" in about["cost"]
+    assert about["evaluation"]["looked at, of what was trained on"] == [str(store.path)]

@@ -135,7 +135,10 @@ def compare(
 
 
 def _check_sets(on: tuple[str, ...]) -> None:
-    plain = [Path(spec).expanduser() for spec in on if not _NO_PLAIN_PATH.search(spec)]
+    from littune.evaluation.sets.registry import split_known
+
+    places = [split_known(spec)[1] for spec in on]
+    plain = [Path(place).expanduser() for place in places if not _NO_PLAIN_PATH.search(place)]
     check_there("set", *plain, fix="; a data set of Hugging Face is written hf:NAME")
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from littune.base.errors import InputError, MismatchError
 from littune.base.files import write_json
@@ -66,21 +65,48 @@ class Comparison:
         return as_text([comparison_table(self.runs, rows)])
 
 
-def compare(models: Mapping[str, LiT], data: Data | Sequence[Data], **asked: Any) -> Comparison:
+def compare(
+    models: Mapping[str, LiT],
+    data: Data | Sequence[Data],
+    *,
+    templates: str | Path | Sequence[str] | None = None,
+    classnames: str | Path | Sequence[str] | None = None,
+    canonical: bool = False,
+    texts: Sequence[str] = (),
+    languages: Sequence[str] = (),
+    ks: Sequence[int] = (1, 5, 10),
+    allow_foreign: bool = False,
+    batch_size: int = 32,
+    workers: int = 2,
+) -> Comparison:
     """Score several models on the same sets, and test each against the first, image by image.
 
     Args:
         models: the models by name, at least two.
-        data: as for ``evaluate``.
-        asked: the other arguments of ``evaluate``.
+        data: the sets, as for ``evaluate``, and so are the other arguments.
 
     Raises:
         InputError: there are not two models, or as for ``evaluate``.
-        MismatchError: a set is not the same images to all of the models.
+        MismatchError: a store is of another image tower, or a set is not the same images to all of the models.
     """
     if len(models) < 2:
         raise InputError("there is nothing to compare: name at least two runs")
-    evaluations = [evaluate(model, data, **asked) for model in models.values()]
+    evaluations = [
+        evaluate(
+            model,
+            data,
+            templates=templates,
+            classnames=classnames,
+            canonical=canonical,
+            texts=texts,
+            languages=languages,
+            ks=ks,
+            allow_foreign=allow_foreign,
+            batch_size=batch_size,
+            workers=workers,
+        )
+        for model in models.values()
+    ]
     rows = [
         row
         for results in zip(*(evaluation.results for evaluation in evaluations), strict=True)

@@ -16,7 +16,7 @@ class Settings:
     """What ``evaluate`` takes by name; its docstring says what each is.
 
     Raises:
-        InputError: a k is below 1, or there are no such templates.
+        InputError: a k is below 1, there are no such templates, or a setting needs another.
     """
 
     templates: str | Path | Sequence[str] | None
@@ -26,13 +26,21 @@ class Settings:
     languages: Sequence[str]
     ks: Sequence[int]
     checks: Sequence[Check]
+    seen: Sequence[str] | None
     details: bool
+    allow_foreign: bool
 
     def __post_init__(self) -> None:
         if not self.ks or min(self.ks) < 1:
             raise InputError(f"ks = {list(self.ks)} is not usable: give one or more numbers of at least 1")
         if self.checks and not self.details:
             raise InputError("details = False leaves no room for checks: leave one of them out")
+        if self.seen is not None and not self.looks_back:
+            raise InputError("seen says where to look for duplicates and hubness: it goes with one of these checks")
+        if self.classnames_pattern and not self.languages:
+            raise InputError(
+                f"classnames = {self.classnames_pattern!r} is for languages: name some, or leave out {_LANGUAGE}"
+            )
         if self.templates is not None:
             load_templates(self.templates)  # for its errors, before anything is embedded
 

@@ -59,20 +59,28 @@ class _Row:
 
     result: Result
     condition: str = ""
+    num_images: int
+    num_texts: int | None
     metrics: Mapping[str, float]
     intervals: Mapping[str, Interval] = field(default_factory=dict)
 
     def about(self) -> list[str]:
-        return [self.result.data, self.result.language, self.condition, f"{self.result.num_images:,}"]
+        return [self.result.data, self.result.language, self.condition, f"{self.num_images:,}"]
 
 
 def _rows(result: Result) -> Iterator[_Row]:
     """A set's scores, and then those among its findings: normalised, without near-duplicates, in English."""
-    yield _Row(result=result, metrics=result.metrics, intervals=result.intervals)
+    counts = result.num_images, result.num_texts
+    yield _Row(
+        result=result, num_images=counts[0], num_texts=counts[1], metrics=result.metrics, intervals=result.intervals
+    )
     for subject, found in result.findings.items():
         scores = {name: value for name, value in found.items() if name in result.metrics}
         if scores:
-            yield _Row(result=result, condition=_CONDITIONS.get(subject, subject), metrics=scores)
+            # How many texts went with the images that were left out is told nowhere.
+            images, texts = (counts[0] - len(result.duplicates), None) if subject == "duplicates" else counts
+            named = _CONDITIONS.get(subject, subject)
+            yield _Row(result=result, condition=named, num_images=images, num_texts=texts, metrics=scores)
 
 
 def _says_nothing_new(name: str, rows: Iterable[_Row]) -> bool:
@@ -108,7 +116,7 @@ def _both_ways(row: _Row, names: Sequence[str]) -> list[list[str]]:
     return [
         [
             *row.about(),
-            f"{row.result.num_texts:,}",
+            "" if row.num_texts is None else f"{row.num_texts:,}",
             arrow,
             *_cells(_of_direction(row.metrics, direction), _of_direction(row.intervals, direction), names),
         ]

@@ -101,7 +101,7 @@ class StoreWriter:
         if self._state.pending:
             with commit_lock(self.folder):
                 self._replace_manifest(self._timed(self._with_pending()))
-        self._last_commit = time.monotonic()
+            self._last_commit = time.monotonic()
 
     def finish(self) -> None:
         """Commit, and mark the store as complete if all of its parts are: of several ranks, the last one does."""

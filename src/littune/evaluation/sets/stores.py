@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float32, Int64
 from torch import Tensor
 
 from littune.base.errors import InputError
@@ -57,6 +57,11 @@ def open_set(
         InputError: the set cannot be used, or is empty or unfinished.
         MismatchError: the store is of another image tower.
     """
+    if border and (isinstance(data, EmbeddingStore) or _is_store(Path(data))):
+        raise InputError(
+            f"{data if isinstance(data, str | Path) else data.path} is a store, and nothing tells whether the border "
+            "was cut off its images; name the images themselves"
+        )
     if isinstance(data, EmbeddingStore):
         store = data
     elif _is_store(Path(data)):
@@ -82,6 +87,14 @@ def project(model: LiT, store: EmbeddingStore) -> Iterator[Float32[np.ndarray, "
         raw = torch.from_numpy(block.astype(np.float32)).to(model.center.device)
         with torch.no_grad():
             yield model.project_images(raw + shift).cpu().numpy()
+
+
+def project_rows(model: LiT, store: EmbeddingStore, rows: Int64[np.ndarray, " n"]) -> Float32[np.ndarray, "n dim"]:
+    """These rows of a store in the model's space, of unit length."""
+    raw = torch.from_numpy(store.take(rows).astype(np.float32)).to(model.center.device)
+    with torch.no_grad():
+        projected: np.ndarray = model.project_images(raw + _shift(model, store)).cpu().numpy()
+    return projected
 
 
 def _shift(model: LiT, store: EmbeddingStore) -> Tensor:

@@ -50,9 +50,23 @@ def test_many_duplicates_are_all_listed(check_page: CheckPage) -> None:
 
 
 def test_facts_may_stand_in_facts(check_page: CheckPage) -> None:
-    values = {"a_b": {"c": [1, 2], "d": None, "e": {}}, "f": True, "g": 12345, "h": 0.5, NASTY: NASTY, "i": ()}
+    values = {"a_b": {"c": [1, 2], "d": [None, ["x", False]]}, "f": True, "g": 12345, "h": 0.5, NASTY: NASTY}
     text = check_page(facts(values)).text
-    assert text == f"a b c 1, 2 d – e – f yes g 12,345 h 0.5 {NASTY} {NASTY} i –"
+    assert text == f"a b c 1, 2 d –, x, no f yes g 12,345 h 0.5 {NASTY} {NASTY}"
+
+
+def test_what_is_unset_is_left_out(check_page: CheckPage) -> None:
+    values = {"a": None, "b": False, "c": "", "d": [], "e": {}, "f": {"g": {"h": ()}}, "zero": 0, "none": 0.0}
+    assert check_page(facts(values)).text == "zero 0 none 0"
+    assert about_section({"all_unset": {"a": None}}) == ""
+
+
+def test_many_facts_are_folded(check_page: CheckPage) -> None:
+    settings = {f"setting_{number}": number for number in range(1, 14)}
+    few = check_page(about_section({"training": {**settings, "setting_1": None}}))
+    many = check_page(about_section({"training": {**settings, "unset": ""}}))
+    assert "details" not in dict(few.tags) and "details" in dict(many.tags)
+    assert many.text.startswith("How it was done Training all 13 setting 1 1")
 
 
 def test_a_mapping_is_a_section(check_page: CheckPage) -> None:

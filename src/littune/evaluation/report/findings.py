@@ -7,6 +7,7 @@ from littune.evaluation.report.pairs import DIRECTIONS
 from littune.evaluation.results import IN_ENGLISH, SHARE_OF_ENGLISH, Duplicate, Result
 
 _DUPLICATES_SHOWN = 20
+_FACTS_SHOWN = 12
 
 _SHARES = frozenset(
     (
@@ -119,27 +120,42 @@ def duplicates_section(duplicates: Sequence[Duplicate]) -> Html:
 def about_section(about: Mapping[str, object]) -> Html:
     """A part for each mapping in ``about``; other values have their place in the page's head."""
     parts = [
-        tag("section", {}, tag("h3", {}, spelled(name).capitalize()), facts(value))
+        tag("section", {}, tag("h3", {}, spelled(name).capitalize()), _few_or_folded(value))
         for name, value in about.items()
-        if isinstance(value, Mapping) and value
+        if isinstance(value, Mapping) and _says_something(value)
     ]
     if not parts:
         return Html("")
     return tag("section", {"class": "set"}, tag("h2", {}, "How it was done"), tag("div", {"class": "columns"}, *parts))
 
 
+def _few_or_folded(values: Mapping[str, object]) -> Html:
+    num = sum(map(_says_something, values.values()))
+    return facts(values) if num <= _FACTS_SHOWN else details(f"all {num:,}", facts(values))
+
+
 def facts(values: Mapping[str, object]) -> Html:
-    """Names and values, one under the other; mappings within stand in their own lists."""
-    return tag("dl", {"class": "facts"}, *(_fact(name, value) for name, value in values.items()))
+    """Names and values, one under the other; mappings within stand in their own lists, and what is unset is left out.
+
+    Unset are None, False and what is empty.
+    """
+    said = (_fact(name, value) for name, value in values.items() if _says_something(value))
+    return tag("dl", {"class": "facts"}, *said)
+
+
+def _says_something(value: object) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_says_something, value.values()))
+    return len(value) > 0 if isinstance(value, Sequence) else value is not None and value is not False
 
 
 def _fact(name: str, value: object) -> Html:
-    inner = facts(value) if isinstance(value, Mapping) and value else Html("")
-    return join([tag("dt", {}, str(name).replace("_", " ")), tag("dd", {}, inner or _said(value))])
+    said = facts(value) if isinstance(value, Mapping) else _said(value)
+    return join([tag("dt", {}, str(name).replace("_", " ")), tag("dd", {}, said)])
 
 
 def _said(value: object) -> str:
-    """A value in words for people; ``None`` and what is empty as a dash."""
+    """A value in words for people; within a list ``None`` and what is empty as a dash."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
@@ -148,7 +164,7 @@ def _said(value: object) -> str:
         return number(value)
     if isinstance(value, Sequence) and not isinstance(value, str):
         return ", ".join(map(_said, value)) or "–"
-    return "–" if value is None or value in ("", {}) else str(value)
+    return "–" if value is None or value == "" else str(value)
 
 
 def metrics_table(result: Result) -> Html:
@@ -168,14 +184,11 @@ def _beside_english(result: Result, name: str) -> list[str]:
 
 def language_section(result: Result) -> Html:
     """A further language of a set: its scores and findings, for those who ask."""
-    said = (
-        "The scores in English are those on the same images, with their English texts."
-        if (IN_ENGLISH in result.findings)
-        else ""
-    )
+    english = " The scores in English are those on the same images, with their English texts."
+    said = f"{counted(result)}.{english if IN_ENGLISH in result.findings else ''}"
     return details(
         f"In {result.language or 'its own words'}: all scores and findings",
-        tag("p", {"class": "note"}, f"{counted(result)}. {said}"),
+        tag("p", {"class": "note"}, said),
         metrics_table(result),
         findings_section(result),
     )

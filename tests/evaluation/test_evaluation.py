@@ -40,7 +40,8 @@ def test_the_json_is_what_the_command_line_promises(
     evaluation.save(tmp_path / "scores.json")
     saved = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))
     assert saved == evaluation.to_dict()
-    assert saved["results"][0].keys() == {"data", "task", "num_images", "metrics", "intervals", "findings"}
+    labelled = {"data", "task", "num_images", "metrics", "intervals", "findings", "confused"}
+    assert saved["results"][0].keys() == labelled
     of_pairs = saved["results"][1]
     assert of_pairs.pop("intervals").keys() == of_pairs["metrics"].keys()
     assert of_pairs.pop("findings").keys() == {"hubness"}

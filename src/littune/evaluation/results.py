@@ -34,6 +34,16 @@ class ZeroShotOutcome:
     calibrated: Float32[np.ndarray, " n"]
     """The likeliest class's probability under a temperature that was learned on the other half of the images."""
 
+    def confused(self, most: int = 20) -> list[dict[str, object]]:
+        """The classes that are most often taken for another: ``right``, ``taken_for`` and ``images``, most first."""
+        wrong = self.ranks > 0
+        pairs, counts = np.unique(np.stack([self.labels, self.top[:, 0]], 1)[wrong], axis=0, return_counts=True)
+        order = np.argsort(-counts, kind="stable")[:most]
+        return [
+            {"right": self.classnames[right], "taken_for": self.classnames[taken], "images": int(count)}
+            for (right, taken), count in zip(pairs[order].tolist(), counts[order], strict=True)
+        ]
+
 
 @dataclass(frozen=True, kw_only=True)
 class RetrievalOutcome:
@@ -101,6 +111,8 @@ class Result:
         about["intervals"] = {name: list(interval) for name, interval in self.intervals.items()}
         about["findings"] = {name: dict(found) for name, found in self.findings.items()}
         about["duplicates"] = [asdict(duplicate) for duplicate in self.duplicates]
+        if isinstance(self.outcome, ZeroShotOutcome):
+            about["confused"] = self.outcome.confused()
         return {name: value for name, value in about.items() if value not in ("", None, {}, [])}
 
     def with_findings(self, subject: str, found: Mapping[str, float]) -> "Result":

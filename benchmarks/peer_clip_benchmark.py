@@ -31,7 +31,8 @@ import numpy as np
 import torch
 from peer.measure import run
 
-from littune.evaluation.metrics.retrieval import recall_metrics
+from littune.evaluation.metrics.ranks import share_within
+from littune.evaluation.metrics.retrieval import retrieval_ranks, text_groups
 from littune.model.classnames import load_classnames
 from littune.model.prompts import load_templates
 from littune.model.zero_shot import zero_shot_classifier
@@ -190,8 +191,9 @@ def recall_littune(options: argparse.Namespace) -> Callable[[], list[float]]:
     captions = [str(number) for number in range(len(texts))]
 
     def score() -> list[float]:
-        found = recall_metrics(images, texts, owners, captions, ks=[K])
-        return [float(np.float32(found[f"{way}/recall@{K}"])) for way in ("text_to_image", "image_to_text")]
+        ranks = retrieval_ranks(images, texts, owners, text_groups(captions))
+        found = [share_within(ranks[f"{way}/recall"], K) for way in ("text_to_image", "image_to_text")]
+        return [float(np.float32(share)) for share in found]
 
     return score
 

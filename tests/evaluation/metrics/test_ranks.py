@@ -1,4 +1,4 @@
-"""Accuracy by hand, against clip-benchmark and scikit-learn, and what ties and NaNs do."""
+"""Ranks by hand, against clip-benchmark, scikit-learn and a slow, obvious count, and what ties and NaNs do."""
 
 import math
 
@@ -8,13 +8,7 @@ import torch
 from clip_benchmark.metrics import zeroshot_classification
 from sklearn.metrics import balanced_accuracy_score
 
-from littune.evaluation.metrics.ranks import (
-    accuracy_at_k,
-    label_ranks,
-    mean_per_class,
-    mean_per_class_accuracy,
-    share_within,
-)
+from littune.evaluation.metrics.ranks import highest, label_ranks, mean_per_class, ranks_of_best, share_within
 
 # Three classes, six rows; the right class is the best in rows 0, 2 and 5, the second in 1 and 3, the last in 4.
 SCORES = np.array(
@@ -24,17 +18,29 @@ SCORES = np.array(
 LABELS = np.array([0, 0, 1, 0, 2, 2])
 
 
+def one_hot(labels: np.ndarray, classes: int) -> np.ndarray:
+    return np.eye(classes, dtype=bool)[labels]
+
+
+def obvious_ranks(scores: np.ndarray, right: np.ndarray) -> list[int]:
+    """The wrong answers that are not below the best right one, row by row."""
+    ranks = []
+    for row, is_right in zip(scores, right, strict=True):
+        best = max(row[is_right])
+        ranks.append(sum(1 for score, it_is in zip(row, is_right, strict=True) if not it_is and score >= best))
+    return ranks
+
+
 def test_by_hand() -> None:
-    assert label_ranks(SCORES, LABELS).tolist() == [0, 1, 0, 1, 2, 0]
-    assert accuracy_at_k(SCORES, LABELS, 1) == 3 / 6
-    assert accuracy_at_k(SCORES, LABELS, 2) == 5 / 6
-    assert accuracy_at_k(SCORES, LABELS, 3) == 1
+    ranks = label_ranks(SCORES, LABELS)
+    assert ranks.tolist() == ranks_of_best(SCORES, one_hot(LABELS, 3)).tolist() == [0, 1, 0, 1, 2, 0]
+    assert [share_within(ranks, k) for k in (1, 2, 3)] == [3 / 6, 5 / 6, 1]
     # class 0: 1 of 3, class 1: 1 of 1, class 2: 1 of 2
-    assert mean_per_class_accuracy(SCORES, LABELS) == pytest.approx((1 / 3 + 1 + 1 / 2) / 3)
+    assert mean_per_class(ranks, LABELS) == pytest.approx((1 / 3 + 1 + 1 / 2) / 3)
 
 
 def test_a_class_that_does_not_occur_does_not_count() -> None:
-    assert mean_per_class_accuracy(SCORES[:2], LABELS[:2]) == 0.5
+    assert mean_per_class(np.array([0, 1]), np.array([4, 4])) == 0.5
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -46,21 +52,41 @@ def test_the_numbers_are_those_of_clip_benchmark_to_the_last_digit(monkeypatch: 
     # numpy 2.4 no longer lets float() take an array of one number, which clip-benchmark 1.6 relies on.
     monkeypatch.setattr(zeroshot_classification, "float", lambda number: number.item(), raising=False)
     expected = zeroshot_classification.accuracy(torch.from_numpy(scores), torch.from_numpy(labels), topk=(1, 5))
-    assert [accuracy_at_k(scores, labels, k) for k in (1, 5)] == expected
-    assert mean_per_class_accuracy(scores, labels) == balanced_accuracy_score(labels, scores.argmax(axis=1))
+    for ranks in (label_ranks(scores, labels), ranks_of_best(scores, one_hot(labels, 23))):
+        assert [share_within(ranks, k) for k in (1, 5)] == expected
+        assert mean_per_class(ranks, labels) == balanced_accuracy_score(labels, scores.argmax(axis=1))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_with_ties_and_several_right_answers_ranks_are_the_obvious_ones(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(0, 6, (200, 9)).astype(np.float32)
+    right = one_hot(rng.integers(0, 9, 200), 9) | (rng.random((200, 9)) < 0.2)
+    ranks = ranks_of_best(scores, right)
+    assert ranks.tolist() == obvious_ranks(scores, right)
+    assert 0 < np.mean(ranks < 1) < 1
 
 
 def test_a_tie_is_no_hit() -> None:
-    scores = np.zeros((4, 3), dtype=np.float32)
-    labels = np.array([0, 1, 2, 0])
-    assert accuracy_at_k(scores, labels, 1) == accuracy_at_k(scores, labels, 2) == 0
-    assert mean_per_class_accuracy(scores, labels) == 0
+    scores, labels = np.zeros((4, 3), dtype=np.float32), np.array([0, 1, 2, 0])
+    assert label_ranks(scores, labels).tolist() == ranks_of_best(scores, one_hot(labels, 3)).tolist() == [2] * 4
     assert label_ranks(np.array([[1.0, 2.0, 1.0]]), np.array([0])).tolist() == [2]
 
 
 def test_a_score_that_is_no_number_is_no_hit() -> None:
-    scores = np.array([[math.nan, 0.0], [0.5, math.nan], [math.nan, math.nan]])
-    assert label_ranks(scores, np.array([0, 0, 1])).tolist() == [1, 1, 1]
+    scores, labels = np.array([[math.nan, 0.0], [0.5, math.nan], [math.nan, math.nan]]), np.array([0, 0, 1])
+    assert label_ranks(scores, labels).tolist() == [1, 1, 1]
+    assert ranks_of_best(scores, one_hot(labels, 2)).tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("k", [1, 5, 9])
+def test_the_highest_are_those_of_a_stable_sort_and_scores_stay_what_they_were(k: int) -> None:
+    # Few different scores, so that equal ones lie on both sides of the k-th place.
+    scores = np.random.default_rng(0).integers(0, 4, (200, 9)).astype(np.float32)
+    before = scores.copy()
+    expected = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    assert highest(scores, k).tolist() == expected.tolist()
+    assert np.array_equal(scores, before)
 
 
 def test_of_nothing_there_is_no_share() -> None:

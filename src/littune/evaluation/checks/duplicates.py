@@ -4,11 +4,10 @@ They are found by the image tower's own embeddings, so a store whose images are 
 in grey, or cut to half of its area, mostly stays unseen: what is found is a lower bound.
 """
 
-from collections.abc import Iterator
-
 import numpy as np
 from jaxtyping import Float, Float32
 
+from littune.evaluation.metrics.blocks import blocks
 from littune.store.store import EmbeddingStore
 
 THRESHOLD = 0.8
@@ -47,7 +46,7 @@ def find_duplicates(
     asked, start = _directions(images, center), 0
     for block in seen.iter_embeddings(_BLOCK):
         known = _directions(block, center)
-        for rows in _slices(len(asked), len(known)):
+        for rows in blocks(len(asked), len(known), _COSINES_IN_A_BLOCK):
             cosines = asked[rows] @ known.T
             places = cosines.argmax(axis=1)
             found = np.take_along_axis(cosines, places[:, None], axis=1)[:, 0]
@@ -70,9 +69,3 @@ def _directions(rows: Float[np.ndarray, "n d"], center: Float32[np.ndarray, " d"
     lengths = np.linalg.norm(moved, axis=1, keepdims=True)
     directions: np.ndarray = moved / np.where(lengths > 0, lengths, 1)
     return directions
-
-
-def _slices(num_rows: int, width: int) -> Iterator[slice]:
-    step = max(1, _COSINES_IN_A_BLOCK // width)
-    for start in range(0, num_rows, step):
-        yield slice(start, start + step)

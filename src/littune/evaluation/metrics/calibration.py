@@ -5,11 +5,12 @@ so a model's own probabilities on a task can be far off while its order of the c
 cosines, learned on half of the images and applied to the others, shows how much of the error it explains.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int, Int64
+
+from littune.evaluation.metrics.blocks import blocks
 
 _COSINES_IN_A_BLOCK = 1 << 22
 _LOWEST_SCALE, _HIGHEST_SCALE = 1e-2, 1e4
@@ -123,7 +124,7 @@ def cross_fitted(
     scales = []
     for learned, applied in (halves, halves[::-1]):
         scales.append(fit_scale(cosines[learned], right[learned]))
-        for block in _blocks(len(applied), cosines.shape[1]):
+        for block in blocks(len(applied), cosines.shape[1], _COSINES_IN_A_BLOCK):
             confidence[applied[block]] = _confidence(cosines[applied[block]], scales[-1])
     return confidence, float(np.mean(scales))
 
@@ -146,7 +147,7 @@ def _derivatives(
 ) -> tuple[float, float]:
     """The first and second derivative of the mean negative log-likelihood by the scale."""
     slope = bend = 0.0
-    for block in _blocks(*cosines.shape):
+    for block in blocks(*cosines.shape, _COSINES_IN_A_BLOCK):
         some = cosines[block]
         mean, variance = _moments(some, scale)
         pairs = slice(*np.searchsorted(rows, (block.start, block.stop)))
@@ -188,9 +189,3 @@ def _moments_of_lists(
 def _confidence(cosines: Float[np.ndarray, "n classes"], scale: float) -> Float[np.ndarray, " n"]:
     confidence: np.ndarray = 1 / np.exp(scale * (cosines - cosines.max(axis=1, keepdims=True))).sum(axis=1)
     return confidence
-
-
-def _blocks(num_rows: int, num_classes: int) -> Iterator[slice]:
-    step = max(1, _COSINES_IN_A_BLOCK // num_classes)
-    for start in range(0, num_rows, step):
-        yield slice(start, min(start + step, num_rows))

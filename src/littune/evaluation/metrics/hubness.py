@@ -10,6 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int, Int64
 
+from littune.evaluation.metrics.blocks import blocks
+from littune.evaluation.metrics.relations import distinct_rows
+
 _SCORES_IN_A_BLOCK = 1 << 24
 
 
@@ -60,19 +63,19 @@ class QueryBank:
             beta: the inverse temperature; 20 is the paper's.
         """
         assert len(bank), "a bank without queries"
-        distinct, places = _distinct_rows(answers)
-        normalisers = np.full(len(distinct), -np.inf)
-        active = np.zeros(len(distinct), dtype=bool)
-        step = max(1, _SCORES_IN_A_BLOCK // len(distinct))
-        for start in range(0, len(bank), step):
-            scores = bank[start : start + step] @ distinct.T
+        distinct = distinct_rows(answers)
+        transposed = answers[distinct.first].T
+        normalisers = np.full(len(distinct.first), -np.inf)
+        active = np.zeros(len(distinct.first), dtype=bool)
+        for block in blocks(len(bank), len(distinct.first), _SCORES_IN_A_BLOCK):
+            scores = bank[block] @ transposed
             active[scores.argmax(axis=1)] = True
             best = scores.max(axis=0)
             scores -= best
             scores *= beta
             sums = np.exp(scores, out=scores).sum(axis=0, dtype=np.float64)
             normalisers = np.logaddexp(normalisers, beta * best.astype(np.float64) + np.log(sums))
-        return cls(normalisers=normalisers[places], active=active[places], beta=beta)
+        return cls(normalisers=normalisers[distinct.places], active=active[distinct.places], beta=beta)
 
     def adjust(self, scores: Float[np.ndarray, "n answers"]) -> Float[np.ndarray, "n answers"]:
         """Mark hubs down for the queries whose nearest answer the bank finds too; leave the others as they are.
@@ -86,10 +89,3 @@ class QueryBank:
         adjusted = scores.copy()
         adjusted[hubs] = self.beta * scores[hubs] - self.normalisers.astype(scores.dtype)
         return adjusted
-
-
-def _distinct_rows(rows: Float[np.ndarray, "n d"]) -> tuple[Float[np.ndarray, "m d"], Int[np.ndarray, " n"]]:
-    """The distinct rows, and where each row is among them."""
-    whole = np.ascontiguousarray(rows).view(np.dtype((np.void, rows.itemsize * rows.shape[1])))[:, 0]
-    _, first, places = np.unique(whole, return_index=True, return_inverse=True)
-    return rows[first], places

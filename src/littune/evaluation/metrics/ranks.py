@@ -39,8 +39,23 @@ def ranks_of_best(
 
 
 def highest(scores: Float[np.ndarray, "n answers"], k: int) -> Int64[np.ndarray, "n k"]:
-    """The ``k`` answers of the highest scores, best first; equal scores in the order of the answers."""
-    return np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    """The answers of the highest scores, best first, equal scores in the answers' order.
+
+    A few at most are wanted: each is another pass over the scores. Meanwhile those that are found are lowered in
+    place; afterwards all are as they were.
+
+    Args:
+        scores: higher is better; none is minus infinity.
+        k: how many of the answers, at most all.
+    """
+    rows = np.arange(len(scores))
+    found, values = np.empty((len(scores), k), np.int64), np.empty((len(scores), k), scores.dtype)
+    for place in range(k):
+        best = scores.argmax(axis=1)
+        found[:, place], values[:, place] = best, scores[rows, best]
+        scores[rows, best] = -np.inf
+    np.put_along_axis(scores, found, values, axis=1)
+    return found
 
 
 def share_within(ranks: Int[np.ndarray, " n"], k: int) -> float:
@@ -63,13 +78,3 @@ def mean_per_class(ranks: Int[np.ndarray, " n"], labels: Int[np.ndarray, " n"]) 
     _, classes, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     hits = np.bincount(classes, weights=ranks < 1, minlength=len(sizes))
     return float(np.mean(hits / sizes))
-
-
-def accuracy_at_k(scores: Float[np.ndarray, "n classes"], labels: Int[np.ndarray, " n"], k: int) -> float:
-    """The share of rows whose right class has one of the ``k`` highest scores."""
-    return share_within(label_ranks(scores, labels), k)
-
-
-def mean_per_class_accuracy(scores: Float[np.ndarray, "n classes"], labels: Int[np.ndarray, " n"]) -> float:
-    """Accuracy@1 within each class, averaged over the classes that occur (balanced accuracy)."""
-    return mean_per_class(label_ranks(scores, labels), labels)

@@ -20,41 +20,14 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from littune.evaluation.metrics.ranks import share_within
+from littune.evaluation.metrics.blocks import blocks
+from littune.evaluation.metrics.ranks import highest
 from littune.evaluation.metrics.relations import Distinct, Lists, Right, distinct_rows, relations_of, starts_of
 
 Adjust = Callable[[np.ndarray], np.ndarray]
 """A block of scores (queries, all answers) → those to rank by, of the same shape; rows must not see each other."""
 
 _SCORES_IN_A_BLOCK = 1 << 24
-
-
-def recall_metrics(
-    images: Float[np.ndarray, "i d"],
-    texts: Float[np.ndarray, "t d"],
-    owners: Int[np.ndarray, " t"],
-    captions: Sequence[str],
-    ks: Sequence[int] = (1, 5, 10),
-) -> dict[str, float]:
-    """``text_to_image/recall@k`` and ``image_to_text/recall@k``, and the same as ``recall_dedup@k``, as fractions.
-
-    A k beyond the number of answers is left out, for every query would be a hit.
-
-    Args:
-        images: unit rows.
-        texts: unit rows.
-        owners: the image that each text was written for; every image has at least one text.
-        captions: the texts themselves, which say what is a duplicate.
-        ks: how far down to look.
-    """
-    ranks = retrieval_ranks(images, texts, owners, text_groups(captions))
-    answers = {"text_to_image": len(images), "image_to_text": len(texts)}
-    return {
-        f"{name}@{k}": share_within(values, k)
-        for name, values in ranks.items()
-        for k in ks
-        if k <= answers[name.partition("/")[0]]
-    }
 
 
 def retrieval_ranks(
@@ -102,7 +75,7 @@ def nearest(
 ) -> Int[np.ndarray, "q k_or_a"]:
     """The answers of the highest scores for each query, best first, equal scores in the answers' order; int64.
 
-    A few at most are wanted: each of the ``k`` is another pass over the scores. All answers, where they are fewer.
+    All answers, where they are fewer; see ``highest``.
 
     Args:
         queries: unit rows.
@@ -113,12 +86,7 @@ def nearest(
     k = min(k, len(answers))
     found = np.empty((len(queries), k), np.int64)
     for block, plain in _score_blocks(queries, answers, distinct_rows(answers)):
-        scores = plain if adjust is None else adjust(plain)
-        rows = np.arange(len(block))
-        for place in range(k):
-            best = scores.argmax(axis=1)
-            found[block, place] = best
-            scores[rows, best] = -np.inf
+        found[block] = highest(plain if adjust is None else adjust(plain), k)
     return found
 
 
@@ -245,9 +213,8 @@ def _score_blocks(
 
 def _blocks(num_rows: int, width: int) -> Iterator[Int[np.ndarray, " n"]]:
     """The numbers of rows, as many at a time as make a block of this width."""
-    step = max(1, _SCORES_IN_A_BLOCK // width)
-    for start in range(0, num_rows, step):
-        yield np.arange(start, min(start + step, num_rows))
+    for block in blocks(num_rows, width, _SCORES_IN_A_BLOCK):
+        yield np.arange(block.start, block.stop)
 
 
 def _block_ranks(

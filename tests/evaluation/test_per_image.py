@@ -66,11 +66,24 @@ def test_an_interval_lies_around_its_score(outcome: ZeroShotOutcome | RetrievalO
         else [f"{name}@2" for name in outcome.ranks]
     )
     intervals = intervals_of(outcome, names)
-    assert list(intervals) == names or set(intervals) == set(names)
+    assert list(intervals) == names
     for name, (low, high) in intervals.items():
         hits, counts = hits_of(outcome, name)
         assert 0 <= low < hits.sum() / counts.sum() < high <= 1
         assert high - low > 0.05
+
+
+@pytest.mark.parametrize("outcome", [labelled(), pairs()], ids=["labelled", "pairs"])
+def test_of_no_metrics_there_are_no_intervals(outcome: ZeroShotOutcome | RetrievalOutcome) -> None:
+    # Where every k is beyond the number of answers.
+    assert intervals_of(outcome, []) == {}
+
+
+def test_a_metric_that_there_is_not_is_our_own_bug() -> None:
+    with pytest.raises(KeyError):
+        hits_of(pairs(), "text_to_images/recall@1")
+    with pytest.raises(AssertionError, match="precision"):
+        hits_of(labelled(), "precision@1")
 
 
 def test_more_images_narrow_an_interval_as_the_square_root() -> None:

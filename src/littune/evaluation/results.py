@@ -7,9 +7,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float32, Int64
 
+from littune.evaluation.metrics.uncertainty import Interval as Interval
 from littune.store.store import EmbeddingStore
-
-Interval = tuple[float, float]
 
 IN_ENGLISH = "the same images in English"
 SHARE_OF_ENGLISH = "share of the English score"

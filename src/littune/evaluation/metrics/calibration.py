@@ -147,7 +147,7 @@ def _derivatives(
 ) -> tuple[float, float]:
     """The first and second derivative of the mean negative log-likelihood by the scale."""
     slope = bend = 0.0
-    for block in blocks(*cosines.shape, _COSINES_IN_A_BLOCK):
+    for block in blocks(len(cosines), cosines.shape[1], _COSINES_IN_A_BLOCK):
         some = cosines[block]
         mean, variance = _moments(some, scale)
         pairs = slice(*np.searchsorted(rows, (block.start, block.stop)))

@@ -12,7 +12,8 @@ from itertools import product
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int, Real
 
-from littune.evaluation.results import Interval
+Interval = tuple[float, float]
+"""The lower end and the upper one."""
 
 _WEIGHTS_IN_A_BLOCK = 1 << 21
 _NUM_FLIPS = 10_000

@@ -10,8 +10,10 @@ from jaxtyping import Bool, Float, Float32, Int64
 
 from littune.base.errors import InputError
 from littune.evaluation.checks.sensitivity import prompt_sensitivity
+from littune.evaluation.metrics.blocks import blocks
 from littune.evaluation.metrics.calibration import cross_fitted, expected_calibration_error
 from littune.evaluation.metrics.ranks import highest, mean_per_class, ranks_of_best, share_within
+from littune.evaluation.metrics.relations import distinct_rows
 from littune.evaluation.per_image import intervals_of
 from littune.evaluation.results import Result, ZeroShotOutcome
 from littune.evaluation.sets.labels import Labels
@@ -24,6 +26,7 @@ KS = (1, 5)
 """The k of accuracy@k."""
 
 _SHOWN = 5
+_COSINES_IN_A_BLOCK = 1 << 24
 # Of more images than make so many cosines, every second (third, …) one is calibrated.
 _MAX_COSINES = 1 << 27
 
@@ -59,15 +62,18 @@ class Task:
     def cosines(
         self, classifier: Float[np.ndarray, "classes d"]
     ) -> Iterator[tuple[slice, Float32[np.ndarray, "block classes"]]]:
-        """Which images, and theirs with every class, a block at a time."""
-        start = 0
+        """Which images, and theirs with every class, a block at a time; classes of equal rows have equal ones."""
+        distinct, start = distinct_rows(classifier), 0
+        transposed = classifier[distinct.first].T
         for images in project(self.model, self.store):
-            first, end = np.searchsorted(self.rows, (start, start + len(images)))
-            if first < end:
-                yield slice(first, end), images[self.rows[first:end] - start] @ classifier.T
+            first, end = np.searchsorted(self.rows, (start, start + len(images))).tolist()
+            for part in blocks(end - first, len(classifier), _COSINES_IN_A_BLOCK):
+                block = slice(first + part.start, first + part.stop)
+                cosines = images[self.rows[block] - start] @ transposed
+                yield block, cosines if len(distinct.first) == len(classifier) else cosines[:, distinct.places]
             start += len(images)
 
-    def right(self, block: slice) -> Bool[np.ndarray, "block classes"]:
+    def right(self, block: slice | Int64[np.ndarray, " block"]) -> Bool[np.ndarray, "block classes"]:
         """Which classes are right for these images."""
         rows = self.rows[block]
         mask = np.zeros((len(rows), len(self.labels.classnames)), dtype=bool)
@@ -105,7 +111,10 @@ def score_classification(
         cache: the folder in which classifiers are kept; None for nowhere.
     """
     classnames = task.labels.classnames
-    classifier = classifier_of(task.model, classnames, templates, canonical=canonical, cache=cache)
+    # A text's last digits hang on what it is embedded with: classes of one name share a direction, and so tie.
+    places = {name: place for place, name in enumerate(dict.fromkeys(classnames))}
+    directions = classifier_of(task.model, list(places), templates, canonical=canonical, cache=cache)
+    classifier = directions[[places[name] for name in classnames]]
     ranks = task.ranks(classifier)
     result = Result(
         data=task.name,
@@ -138,13 +147,17 @@ def _outcome(
     stride = -(-n * classes // _MAX_COSINES)
     shown = min(_SHOWN, classes)
     top, probabilities = np.empty((n, shown), np.int64), np.empty((n, shown), np.float32)
-    kept, chosen = [], np.arange(0, n, stride)
+    chosen = np.arange(0, n, stride)
+    kept = np.empty((len(chosen), classes), np.float32)
     for block, cosines in task.cosines(classifier):
         top[block] = highest(cosines, shown)
         probabilities[block] = np.take_along_axis(_softmax(task.model.logit_scale * cosines), top[block], axis=1)
-        kept.append(cosines[chosen[(chosen >= block.start) & (chosen < block.stop)] - block.start])
+        inside = slice(*np.searchsorted(chosen, (block.start, block.stop)))
+        kept[inside] = cosines[chosen[inside] - block.start]
     calibrated = np.full(n, np.nan, np.float32)
-    calibrated[chosen], scale = cross_fitted(np.concatenate(kept), task.first[chosen])
+    several = any(len(task.labels.right[row]) > 1 for row in task.rows[chosen])
+    right = task.right(chosen) if several else task.first[chosen]
+    calibrated[chosen], scale = cross_fitted(kept, right)
     keys = task.store.keys()
     outcome = ZeroShotOutcome(
         keys=[keys[row] for row in task.rows],

@@ -36,26 +36,31 @@ def _big_vision(x: np.ndarray, y: np.ndarray, x_test: np.ndarray, y_test: np.nda
 
 @pytest.mark.parametrize(("n", "dim"), [(200, 12), (50, 80)])
 @pytest.mark.parametrize("l2", [1024.0, 1.0])
-def test_few_shot_is_big_visions_least_squares(n: int, dim: int, l2: float) -> None:
+def test_few_shot_is_big_visions_least_squares(monkeypatch: pytest.MonkeyPatch, n: int, dim: int, l2: float) -> None:
+    monkeypatch.setattr(probe, "SHOTS", n)
+    monkeypatch.setattr(probe, "_L2", l2)
     train, labels = _set(1, n, dim, classes=5, spread=3.0 if dim == 12 else 6.0)
     test, test_labels = _set(2, 1000, dim, classes=5, spread=3.0 if dim == 12 else 6.0)
     expected = _big_vision(train.astype(np.float64), labels, test.astype(np.float64), test_labels, l2)
     assert 0.3 < expected < 0.95
-    assert few_shot(train, labels, test, test_labels, shots=n, l2=l2) == pytest.approx(expected, abs=1e-9)
+    assert np.mean(few_shot(train, labels, test, 0) == test_labels) == pytest.approx(expected, abs=1e-9)
 
 
-def test_few_shots_are_drawn_from_each_class() -> None:
+def test_few_shots_are_drawn_from_each_class(monkeypatch: pytest.MonkeyPatch) -> None:
     labels = np.array([0] * 50 + [1] * 3 + [2] * 50)
     rows = np.eye(3, dtype=np.float32)[labels]
+    monkeypatch.setattr(probe, "SHOTS", 2)
     # Were the shots the first rows, or not per class, a class would be missing.
-    assert few_shot(rows, labels, np.eye(3, dtype=np.float32), np.arange(3), shots=2) == 1
+    assert few_shot(rows, labels, np.eye(3, dtype=np.float32), 0).tolist() == [0, 1, 2]
     train, labels = _set(3, 400, 30, classes=4, spread=5.0)
     test, test_labels = _set(4, 400, 30, classes=4, spread=5.0)
-    scores = [few_shot(train, labels, test, test_labels, shots=shots) for shots in (1, 10, 100)]
+    assert len({few_shot(train, labels, test, seed).tobytes() for seed in range(5)}) > 1
+    assert few_shot(train, labels, test, 0).tolist() == few_shot(train, labels, test, 0).tolist()
+    scores = []
+    for shots in (1, 10, 100):
+        monkeypatch.setattr(probe, "SHOTS", shots)
+        scores.append(np.mean(few_shot(train, labels, test, 0) == test_labels))
     assert 0.25 < scores[0] < scores[1] < scores[2]
-    seeds = {few_shot(train, labels, test, test_labels, shots=2, seed=seed) for seed in range(5)}
-    assert len(seeds) > 1
-    assert few_shot(train, labels, test, test_labels) == few_shot(train, labels, test, test_labels)
 
 
 def test_the_linear_probe_is_as_good_as_the_best_penalty() -> None:
@@ -68,7 +73,7 @@ def test_the_linear_probe_is_as_good_as_the_best_penalty() -> None:
         .score(scaler.transform(test), test_labels)
         for penalty in (1e-6, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 100.0)
     ]
-    score = linear_probe(train, labels, test, test_labels)
+    score = np.mean(linear_probe(train, labels, test, 0) == test_labels)
     assert max(by_penalty) - 0.02 < score < 0.95
     assert score > min(by_penalty)
 
@@ -99,9 +104,35 @@ def test_two_images_of_a_class_are_never_in_one_fold() -> None:
     assert cross_validated(rows, labels, which="few_shot") == 1
 
 
+def test_of_many_images_one_fold_is_classified_with_one_penalty(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int, float]] = []
+
+    def fitted(train: np.ndarray, labels: np.ndarray, test: np.ndarray, penalty: float) -> np.ndarray:
+        asked.append((len(train), len(test), penalty))
+        return np.zeros(len(test), np.int64)
+
+    monkeypatch.setattr(probe, "_MANY_IMAGES", 99)
+    monkeypatch.setattr(probe, "_fitted", fitted)
+    rows, labels = _set(11, 100, 4, classes=4, spread=1.0)
+    assert cross_validated(rows, labels, which="linear_probe") == 1 / 4
+    assert asked == [(80, 20, 0.1)]
+    asked.clear()
+    assert cross_validated(rows[:99], labels[:99], which="linear_probe") == pytest.approx(1 / 4, abs=0.01)
+    assert len(asked) == 5 * 4
+
+
+@pytest.mark.parametrize("which", BOTH)
+def test_of_many_images_the_score_is_that_of_a_fold(
+    monkeypatch: pytest.MonkeyPatch, which: Literal["few_shot", "linear_probe"]
+) -> None:
+    easy, labels = _set(8, 300, 20, classes=3, spread=0.5)
+    monkeypatch.setattr(probe, "_MANY_IMAGES", 100)
+    assert cross_validated(easy, labels, which=which) > 0.98
+
+
 def test_without_scikit_learn_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "find_spec", lambda _: None)
     rows, labels = _set(10, 20, 4, classes=2, spread=1.0)
     with pytest.raises(MissingExtraError, match=r"pip install 'littune\[probe\]'"):
-        linear_probe(rows, labels, rows, labels)
-    assert few_shot(rows, labels, rows, labels) > 0.5
+        linear_probe(rows, labels, rows, 0)
+    assert np.mean(few_shot(rows, labels, rows, 0) == labels) > 0.5

@@ -108,6 +108,8 @@ def compare(
         json: Print the scores as JSON, as fractions.
         compute: Where and how precisely towers run.
     """
+    if len(runs) < 2:
+        raise InputError("there is nothing to compare: name at least two runs")
     check_there("run", *runs)
     _check_sets(on)
     _check_outputs(report, out)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from littune.base.errors import InputError, MismatchError
+from littune.base.errors import InputError, MismatchError, MissingExtraError
 from littune.evaluation import evaluate
 from littune.evaluation.results import IN_ENGLISH, SHARE_OF_ENGLISH, RetrievalOutcome, ZeroShotOutcome
 from littune.evaluation.retrieval import NORMALISED
@@ -93,7 +93,7 @@ def test_each_language_is_scored_beside_english_on_the_same_images(model: ColorR
     assert (french.language, french.num_images, french.metrics["text_to_image/recall@1"]) == ("fr", 2, 0.0)
     assert french.findings[IN_ENGLISH]["text_to_image/recall@1"] == 1.0
     assert french.findings[SHARE_OF_ENGLISH]["text_to_image/recall@1"] == 0.0
-    with pytest.raises(InputError, match="tlh"):
+    with pytest.raises(InputError, match=f"^{store.path}: no texts in the language 'tlh'; there are fr"):
         evaluate(model, store, languages=["tlh"])
 
 
@@ -237,6 +237,8 @@ def test_what_cannot_be_asked_is_said_before_anything_is_scored(model: ColorRead
     ]:
         with pytest.raises(InputError, match=why):
             evaluate(model, [good, other], **asked)
+    with pytest.raises(InputError, match="3 classes and CIFAR-100 has 100"):
+        evaluate(model, [good, f"cifar100:{other.path}"])
     with pytest.raises(InputError, match=r"not Flickr30k, a set of pairs"):
         evaluate(model, [good, f"flickr30k:{other.path}"])
     with pytest.raises(InputError, match="border"):
@@ -254,3 +256,15 @@ def test_what_embedding_and_training_took_is_told(model: ColorReader, make_store
     assert about["cost"]["training, seconds"] == 7
     assert f"embedding {store.path}, seconds" in about["cost"]
     assert about["evaluation"]["looked at, of what was trained on"] == [str(store.path)]
+
+
+def test_without_scikit_learn_all_other_checks_go_on(
+    monkeypatch: pytest.MonkeyPatch, model: ColorReader, make_store: MakeStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("littune.evaluation.checks.probe.find_spec", lambda _: None)
+    store = labelled(make_store, ["red", "green", "blue"])
+    (result,) = evaluate(model, store, checks=["all"]).results
+    assert result.findings.keys() == {"calibration", "prompts"}
+    assert "is not probed: a linear probe needs an extra" in capsys.readouterr().err
+    with pytest.raises(MissingExtraError, match="probe"):
+        evaluate(model, store, checks=["probe"])

@@ -146,4 +146,9 @@ def _opened(model: LiT, item: Data, settings: Settings, place: Path, *, batch_si
     if known and (known.task == "zero_shot") != (store.classnames is not None):
         what = "labelled images" if known.task == "zero_shot" else "pairs"
         raise InputError(f"{name} is not {known.title}, a set of {what}; leave the name {known.name}: out")
+    if known and known.num_classes and store.classnames and len(store.classnames) != known.num_classes:
+        raise InputError(
+            f"{name} has {len(store.classnames)} classes and {known.title} has {known.num_classes}; leave the name "
+            f"{known.name}: out"
+        )
     return OpenedSet(name=name, store=store, known=known)

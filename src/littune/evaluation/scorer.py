@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from littune.base.errors import InputError
+from littune.base.errors import InputError, MissingExtraError
 from littune.base.files import littune_cache
 from littune.base.progress import log
 from littune.evaluation.checks.probe import check_installed, cross_validated
@@ -61,7 +61,7 @@ class Scorer:
         return self._jobs_of_classes() if self.opened.store.classnames is not None else self._jobs_of_pairs()
 
     def _jobs_of_classes(self) -> list[Job]:
-        if self.settings.checks_for("probe"):
+        if "probe" in self.settings.checks:
             check_installed()
         labels = labels_of(self.opened.store, known=self.opened.known, classnames=self.settings.own_classnames)
         of_known = self.opened.known.templates if self.opened.known else None
@@ -115,12 +115,12 @@ class Scorer:
     def _leave_out(self, language: str, error: InputError) -> None:
         """Of several sets, some may have no texts in a language."""
         if self.alone:
-            raise error
+            raise InputError(f"{self.opened.name}: {error}") from error
         log(f"{self.opened.name} is not scored in {language}: {error}")
 
     def _classified(self, task: Task, templates: Sequence[str]) -> Result:
         result = self._classify(task, templates, details=self.settings.details)
-        if self.settings.checks_for("probe"):
+        if self._probes():
             # The rest of the set teaches each fifth of it.
             raw = self.opened.store.take(task.rows).astype(np.float32)
             probes = {
@@ -134,6 +134,19 @@ class Scorer:
             return task.metrics(result.outcome.ranks, ~np.isin(task.rows, dropped))
 
         return self._without_duplicates(result, rescored)
+
+    def _probes(self) -> bool:
+        """Whether the tower alone is probed; when all checks were asked for, only where that is possible."""
+        if "probe" in self.settings.checks:
+            return True
+        if not self.settings.checks_for("probe"):
+            return False
+        try:
+            check_installed()
+        except MissingExtraError as error:
+            log(f"{self.opened.name} is not probed: {error}")
+            return False
+        return True
 
     def _classified_in(
         self, language: str, tasks: tuple[Task, Task], templates: tuple[Sequence[str], Sequence[str]]

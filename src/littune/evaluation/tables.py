@@ -49,7 +49,11 @@ def tables(results: Sequence[Result]) -> list[Table]:
         if name not in result.metrics
     ]
     if found:
-        made.append(_table("what else was found", ["data", "language", "subject", "of", "number"], found))
+        made.append(
+            _table(
+                "what else was found, as numbers (1 is 100 %)", ["data", "language", "subject", "of", "number"], found
+            )
+        )
     return made
 
 

@@ -68,12 +68,12 @@ def test_english_is_the_captions_where_nothing_else_is_said(translated: Translat
 
 
 def test_a_language_that_no_row_has(translated: Translated) -> None:
-    with pytest.raises(InputError, match=r"no texts in the language 'xx'; it has de, fr"):
+    with pytest.raises(InputError, match=r"no texts in the language 'xx'; there are de, fr"):
         texts_in(translated([{"translations": {"de": "rot", "fr": "rouge"}}]), "xx")
 
 
 def test_a_set_without_translations(translated: Translated) -> None:
-    with pytest.raises(InputError, match="it has none"):
+    with pytest.raises(InputError, match="there are none"):
         texts_in(translated([{}]), "de")
 
 

@@ -67,9 +67,7 @@ def texts_in(
             english.append(found[_ENGLISH])
     if not rows:
         there = ", ".join(languages_of(store)) or "none"
-        raise InputError(
-            f"{store.path} has no texts in the language {language!r}; it has {there} (fields translations.LANG)"
-        )
+        raise InputError(f"no texts in the language {language!r}; there are {there} (fields translations.LANG)")
     return np.array(rows, dtype=np.int64), texts, english
 
 

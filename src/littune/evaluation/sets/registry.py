@@ -42,6 +42,8 @@ class KnownSet:
     """Of ImageNet's 1,000 classes, which are to choose from; empty for all."""
     labels: Literal["own", "imagenet", "real", "objectnet"] = "own"
     """What its labels are: as they come; places among ImageNet's classes; those and ReaL's; ObjectNet's folders."""
+    num_classes: int = 0
+    """How many classes a set has whose labels are its own; 0 where versions of it differ."""
     border: int = 0
     """How many pixels are cropped off at each side."""
     headline: str = _BY_IMAGE
@@ -73,7 +75,14 @@ def _imagenet(
 
 
 def _natural(
-    name: str, title: str, origin: str, *, names: str = "", templates: str, headline: str = _BY_IMAGE
+    name: str,
+    title: str,
+    origin: str,
+    *,
+    num_classes: int = 0,
+    names: str = "",
+    templates: str,
+    headline: str = _BY_IMAGE,
 ) -> KnownSet:
     return KnownSet(
         name=name,
@@ -81,6 +90,7 @@ def _natural(
         task="zero_shot",
         origin=origin,
         layout=_BENCHMARK,
+        num_classes=num_classes,
         classnames=names and f"clip_benchmark:{names}",
         templates=f"clip_benchmark:{templates}",
         headline=headline,
@@ -120,8 +130,14 @@ KNOWN_SETS: dict[str, KnownSet] = {
             labels="objectnet",
             border=2,
         ),
-        _natural("cifar10", "CIFAR-10", "Krizhevsky 2009; 10,000 test images", templates="cifar10"),
-        _natural("cifar100", "CIFAR-100", "Krizhevsky 2009; 10,000 test images; VTAB-Natural", templates="cifar100"),
+        _natural("cifar10", "CIFAR-10", "Krizhevsky 2009; 10,000 test images", num_classes=10, templates="cifar10"),
+        _natural(
+            "cifar100",
+            "CIFAR-100",
+            "Krizhevsky 2009; 10,000 test images; VTAB-Natural",
+            num_classes=100,
+            templates="cifar100",
+        ),
         _natural(
             "caltech101",
             "Caltech-101",
@@ -129,7 +145,7 @@ KNOWN_SETS: dict[str, KnownSet] = {
             templates="caltech101",
             headline=_BY_CLASS,
         ),
-        _natural("dtd", "Describable Textures", "Cimpoi et al. 2014; VTAB-Natural", templates="dtd"),
+        _natural("dtd", "Describable Textures", "Cimpoi et al. 2014; VTAB-Natural", num_classes=47, templates="dtd"),
         _natural(
             "flowers102",
             "Oxford Flowers 102",
@@ -146,7 +162,7 @@ KNOWN_SETS: dict[str, KnownSet] = {
             templates="pets",
             headline=_BY_CLASS,
         ),
-        _natural("sun397", "SUN397", "Xiao et al. 2010; VTAB-Natural", templates="sun397"),
+        _natural("sun397", "SUN397", "Xiao et al. 2010; VTAB-Natural", num_classes=397, templates="sun397"),
         _natural(
             "svhn",
             "Street View House Numbers",

@@ -10,6 +10,10 @@ from jaxtyping import Float32, Int64
 from littune.evaluation.metrics.uncertainty import Interval as Interval
 from littune.store.store import EmbeddingStore
 
+DIRECTIONS = {"text_to_image": "text → image", "image_to_text": "image → text"}
+"""What the names of retrieval's metrics begin with, and the same for people."""
+
+NORMALISED = "query-bank normalised"
 IN_ENGLISH = "the same images in English"
 SHARE_OF_ENGLISH = "share of the English score"
 
@@ -33,14 +37,24 @@ class ZeroShotOutcome:
     calibrated: Float32[np.ndarray, " n"]
     """The likeliest class's probability under a temperature that was learned on the other half of the images."""
 
-    def confused(self, most: int = 20) -> list[dict[str, object]]:
-        """The classes that are most often taken for another: ``right``, ``taken_for`` and ``images``, most first."""
-        wrong = self.ranks > 0
+    def confusions(self, most: int) -> list[tuple[int, int, int]]:
+        """The numbers of a right class and of one that it was taken for, and of how many images; most first.
+
+        An image with several right classes counts for the first; none where any of them was chosen.
+        """
+        wrong = (self.ranks > 0) & (self.labels != self.top[:, 0])
         pairs, counts = np.unique(np.stack([self.labels, self.top[:, 0]], 1)[wrong], axis=0, return_counts=True)
         order = np.argsort(-counts, kind="stable")[:most]
         return [
-            {"right": self.classnames[right], "taken_for": self.classnames[taken], "images": int(count)}
-            for (right, taken), count in zip(pairs[order].tolist(), counts[order], strict=True)
+            (right, taken, count)
+            for (right, taken), count in zip(pairs[order].tolist(), counts[order].tolist(), strict=True)
+        ]
+
+    def confused(self, most: int = 20) -> list[dict[str, object]]:
+        """``confusions`` as JSON values: ``right``, ``taken_for`` and ``images``."""
+        return [
+            {"right": self.classnames[right], "taken_for": self.classnames[taken], "images": count}
+            for right, taken, count in self.confusions(most)
         ]
 
 

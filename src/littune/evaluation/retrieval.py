@@ -10,12 +10,10 @@ from littune.evaluation.metrics.hubness import QueryBank, k_occurrence, skewness
 from littune.evaluation.metrics.ranks import share_within
 from littune.evaluation.metrics.retrieval import Adjust, nearest, retrieval_ranks, text_groups
 from littune.evaluation.per_image import intervals_of
-from littune.evaluation.results import Result, RetrievalOutcome
+from littune.evaluation.results import NORMALISED, Result, RetrievalOutcome
 from littune.evaluation.sets.stores import project
 from littune.model.lit import LiT
 from littune.store.store import EmbeddingStore
-
-NORMALISED = "query-bank normalised"
 
 _SHOWN = 5
 _HUB_K = 10

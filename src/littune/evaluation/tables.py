@@ -10,9 +10,8 @@ from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
-from littune.evaluation.results import Interval, Result
+from littune.evaluation.results import DIRECTIONS, Interval, Result
 
-_DIRECTIONS = {"text_to_image": "text → image", "image_to_text": "image → text"}
 _ABOUT = ("data", "language", "scored", "images")
 _CONDITIONS = {"duplicates": "without near-duplicates"}
 _WORDS = ("data", "language", "scored", "direction", "subject", "of", "metric")
@@ -37,7 +36,7 @@ def tables(results: Sequence[Result]) -> list[Table]:
         made.append(_table("zero-shot classification, %", [*_ABOUT, *names], cells))
     retrieval = [row for row in rows if row.result.task == "retrieval"]
     if retrieval:
-        names = _names(_of_direction(row.metrics, direction) for row in retrieval for direction in _DIRECTIONS)
+        names = _names(_of_direction(row.metrics, direction) for row in retrieval for direction in DIRECTIONS)
         names = [name for name in names if not _says_nothing_new(name, retrieval)]
         cells = [line for row in retrieval for line in _both_ways(row, names)]
         made.append(_table("retrieval, %", [*_ABOUT, "texts", "direction", *names], cells))
@@ -92,7 +91,7 @@ def _says_nothing_new(name: str, rows: Iterable[_Row]) -> bool:
     kind, _, k = name.partition("@")
     if kind != "recall_dedup":
         return False
-    ours = [_of_direction(row.metrics, direction) for row in rows for direction in _DIRECTIONS]
+    ours = [_of_direction(row.metrics, direction) for row in rows for direction in DIRECTIONS]
     return all(its.get(name) == its.get(f"recall@{k}") for its in ours)
 
 
@@ -124,7 +123,7 @@ def _both_ways(row: _Row, names: Sequence[str]) -> list[list[str]]:
             arrow,
             *_cells(_of_direction(row.metrics, direction), _of_direction(row.intervals, direction), names),
         ]
-        for direction, arrow in _DIRECTIONS.items()
+        for direction, arrow in DIRECTIONS.items()
     ]
 
 

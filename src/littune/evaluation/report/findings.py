@@ -3,8 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from littune.evaluation.report.markup import Html, details, join, percent, table, tag
-from littune.evaluation.report.pairs import DIRECTIONS
-from littune.evaluation.results import IN_ENGLISH, SHARE_OF_ENGLISH, Duplicate, Result
+from littune.evaluation.results import DIRECTIONS, IN_ENGLISH, NORMALISED, SHARE_OF_ENGLISH, Duplicate, Result
 
 _DUPLICATES_SHOWN = 20
 _FACTS_SHOWN = 12
@@ -35,7 +34,7 @@ _SUBJECTS = {
         "How unevenly answers are found: the skew of how often each is among the first; 0 is even, and over 1 a few "
         "answers crowd out the rest.",
     ),
-    "query-bank normalised": (
+    NORMALISED: (
         "Hubness, normalised",
         "Skew and recall when each answer's scores are divided by what the training data's queries score it: what is "
         "lost to answers that crowd out the rest.",

@@ -65,15 +65,10 @@ class Confused:
 
 def most_confused(outcome: ZeroShotOutcome, most: int) -> list[Confused]:
     """The most frequent confusions, counted as ``confusion`` counts them; its table is never made."""
-    num, names = len(outcome.classnames), outcome.classnames
-    right, taken = _right(outcome), outcome.top[:, 0]
-    pairs, images = np.unique((right * num + taken)[right != taken], return_counts=True)
-    of = np.bincount(right, minlength=num)
-    order = np.argsort(-images, kind="stable")[:most]
-    places = (divmod(int(pairs[place]), num) for place in order)
+    names, of = outcome.classnames, np.bincount(_right(outcome), minlength=len(outcome.classnames))
     return [
-        Confused(right=names[row], taken=names[column], images=int(images[place]), of=int(of[row]))
-        for place, (row, column) in zip(order, places, strict=True)
+        Confused(right=names[right], taken=names[taken], images=images, of=int(of[right]))
+        for right, taken, images in outcome.confusions(most)
     ]
 
 

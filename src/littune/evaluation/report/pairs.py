@@ -8,9 +8,7 @@ from jaxtyping import Int64
 from littune.evaluation.metrics.ranks import share_within
 from littune.evaluation.report.charts import SHARES, Axis, Line, chart
 from littune.evaluation.report.markup import Html, details, percent, table, tag
-from littune.evaluation.results import RetrievalOutcome
-
-DIRECTIONS = {"text_to_image": "text → image", "image_to_text": "image → text"}
+from littune.evaluation.results import DIRECTIONS, RetrievalOutcome
 
 _MAX_K = 100
 _TICKS = (1, 2, 5, 10, 20, 50, 100)

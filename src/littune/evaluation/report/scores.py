@@ -6,8 +6,7 @@ from pathlib import PurePath
 
 from littune.evaluation.report.charts import whisker
 from littune.evaluation.report.markup import Html, join, percent, score, table, tag
-from littune.evaluation.report.pairs import DIRECTIONS
-from littune.evaluation.results import SHARE_OF_ENGLISH, Result
+from littune.evaluation.results import DIRECTIONS, SHARE_OF_ENGLISH, Result
 
 _TASKS = {"zero_shot": "Zero-shot classification", "retrieval": "Retrieval"}
 _HEADS = {"mean_per_class_accuracy": "mean per class"}

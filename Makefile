@@ -25,7 +25,7 @@ format: .venv/.installed
 
 .venv/.installed: pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install -q -e '.[demo,hf,dev]'
+	$(BIN)/pip install -q -e '.[demo,hf,e5,lance,lora,onnx,open-clip,dev]'
 	touch $@
 
 clean:

@@ -29,6 +29,9 @@ Schedule = Literal["cosine", "constant", "rsqrt"]
 Center = Literal["mean", "none"]
 Select = Literal["last", "best"]
 Check = Literal["all", "duplicates", "hubness", "probe", "prompts"]
+ExportTarget = Literal[
+    "lance", "littune", "npy", "npz", "onnx", "open_clip", "parquet", "sentence-transformers", "transformers"
+]
 
 _CHOICES = {
     name: get_args(choices)

@@ -11,7 +11,7 @@ from littune.model.lit import LiT
 
 
 def encode_to_file(
-    run: Path,
+    run: str | Path,
     out: Path,
     *,
     images: Sequence[Path] = (),

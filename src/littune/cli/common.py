@@ -35,6 +35,15 @@ def check_there(what: str, *paths: Path, fix: str = "") -> None:
             raise InputError(f"the {what} {path} does not exist{fix}")
 
 
+def check_run(*runs: str) -> None:
+    """Notice a mistyped run, or whatever else may be named by a path or a spec, before anything heavy is loaded.
+
+    Raises:
+        InputError: there is nothing at a path.
+    """
+    check_there("run", *(Path(run) for run in runs if ":" not in run))
+
+
 def split(listed: str) -> list[str]:
     """What is separated by commas."""
     return [item.strip() for item in listed.split(",") if item.strip()]

@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from littune.base.errors import InputError
-from littune.cli.common import COMPUTE, Flag, Many, app, check_there, show, split
+from littune.cli.common import COMPUTE, Flag, Many, app, check_run, check_there, show, split
 from littune.config import Check, Compute
 
 _NO_PLAIN_PATH = re.compile(r"[:*?\[{]")
@@ -19,7 +19,7 @@ Checks = Annotated[tuple[Check, ...], Parameter(negative="", consume_multiple=Tr
 @app.command(name="eval")
 def evaluate(
     *,
-    run: Path,
+    run: str,
     on: Many,
     templates: str = "",
     classnames: str = "",
@@ -37,7 +37,7 @@ def evaluate(
     """Score a run: zero-shot classification on labelled sets, retrieval on pairs, with 95 % intervals.
 
     Args:
-        run: The run folder.
+        run: The run: a folder, hf:NAME on the hub, or lit:PATH.npz, a published checkpoint.
         on: Stores or specs of pairs or labelled images; NAME:PATH for a set of the paper (littune info sets).
         templates: Prompt templates: a file, default, class_name_only, clip_best, clip_paper; else the set's own.
         classnames: What the classes are called: a file, imagenet, clip_benchmark:NAME; FILE.{lang}.txt with --lang.
@@ -53,7 +53,7 @@ def evaluate(
         json: Print the scores as JSON, as fractions.
         compute: Where and how precisely towers run.
     """
-    check_there("run", run)
+    check_run(run)
     _check_sets(on)
     _check_outputs(report, out)
     from littune.evaluation import evaluate as evaluate_on
@@ -79,7 +79,7 @@ def evaluate(
 
 @app.command
 def compare(
-    *runs: Path,
+    *runs: str,
     on: Many,
     templates: str = "",
     classnames: str = "",
@@ -110,15 +110,15 @@ def compare(
     """
     if len(runs) < 2:
         raise InputError("there is nothing to compare: name at least two runs")
-    check_there("run", *runs)
+    check_run(*runs)
     _check_sets(on)
     _check_outputs(report, out)
     from littune.evaluation import compare as compare_on
     from littune.model.lit import LiT
 
-    names = [run.resolve().name for run in runs]
+    names = [Path(run).resolve().name for run in runs]
     if len(set(names)) < len(names):
-        names = [str(run) for run in runs]
+        names = list(runs)
     models = [LiT.load(run, device=compute.device, precision=compute.precision) for run in runs]
     result = compare_on(
         dict(zip(names, models, strict=True)),

@@ -9,14 +9,14 @@ from cyclopts.validators import Number
 
 from littune.base.errors import InputError
 from littune.base.progress import log
-from littune.cli.common import COMPUTE, Flag, app, check_there, show, split
+from littune.cli.common import COMPUTE, Flag, app, check_run, check_there, show, split
 from littune.config import Compute
 
 
 @app.command
 def encode(
     *images: Path,
-    run: Path,
+    run: str,
     out: Path,
     texts: Path | None = None,
     json: Flag = False,
@@ -26,7 +26,7 @@ def encode(
 
     Args:
         images: Picture files.
-        run: The run folder.
+        run: The run: a folder, hf:NAME on the hub, or lit:PATH.npz, a published checkpoint.
         out: The .npy file to write.
         texts: A UTF-8 file with one text a line.
         json: Say what was written as JSON.
@@ -34,7 +34,7 @@ def encode(
     """
     if bool(images) == (texts is not None):
         raise InputError("encode needs either pictures or --texts FILE")
-    check_there("run", run)
+    check_run(run)
     check_there("picture", *images)
     from littune.apps.encoding import encode_to_file
 
@@ -45,7 +45,7 @@ def encode(
 @app.command
 def classify(
     *images: Path,
-    run: Path,
+    run: str,
     labels: str,
     templates: str = "",
     json: Flag = False,
@@ -57,7 +57,7 @@ def classify(
 
     Args:
         images: Picture files.
-        run: The run folder.
+        run: The run: a folder, hf:NAME on the hub, or lit:PATH.npz, a published checkpoint.
         labels: The labels, separated by commas.
         templates: Prompt templates: a file, default, class_name_only or clip_best.
         json: Print all labels' scores as JSON.
@@ -65,7 +65,7 @@ def classify(
     """
     if not images:
         raise InputError("no picture was given; name at least one file")
-    check_there("run", run)
+    check_run(run)
     from littune.apps.classifying import classify_files
     from littune.model.lit import LiT
     from littune.model.prompts import load_templates
@@ -91,7 +91,7 @@ def classify(
 def search(
     query: str = "",
     *,
-    run: Path,
+    run: str,
     store: Path,
     k: Annotated[int, Parameter(name=["-k", "--k"], validator=Number(gte=1))] = 5,
     allow_foreign: Flag = False,
@@ -102,7 +102,7 @@ def search(
 
     Args:
         query: The words, quoted.
-        run: The run folder.
+        run: The run: a folder, hf:NAME on the hub, or lit:PATH.npz, a published checkpoint.
         store: The store to search.
         k: How many images to show.
         allow_foreign: Admit a store that does not say which tower it is of.
@@ -111,7 +111,7 @@ def search(
     """
     if not query.strip():
         raise InputError('the words to search for are missing: littune search "two dogs in the snow" --run … --store …')
-    check_there("run", run)
+    check_run(run)
     check_there("store", store, fix="; make it with: littune embed")
     from littune.apps.search import Index
     from littune.model.lit import LiT

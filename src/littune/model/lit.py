@@ -277,21 +277,38 @@ class LiT(nn.Module):
         )
 
     @classmethod
-    def load(cls, path: str | Path, *, device: str = "cpu", precision: str = "auto") -> "LiT":
+    def load(cls, run: str | Path, *, device: str = "cpu", precision: str = "auto") -> "LiT":
         """Load a run.
+
+        Args:
+            run: its folder, ``hf:NAME`` for one on the hub, or ``lit:PATH.npz[@VOCABULARY]`` for a published
+                checkpoint of the paper's authors.
+            device: where it runs.
+            precision: "float32", "bfloat16", or "auto" for bfloat16 where the hardware has it.
+
+        Raises:
+            InputError: ``run`` is no finished run, or its files are damaged.
+        """
+        from littune.model.sources import load_model
+
+        model = load_model(str(run))
+        model.precision = precision
+        return model.to(usable_device(device)).eval()
+
+    @classmethod
+    def of_folder(cls, path: Path) -> "LiT":
+        """What ``save`` wrote into ``path``.
 
         Raises:
             InputError: ``path`` is no finished run, or its files are damaged.
         """
-        path = Path(path)
         about = read_about(path)
         image = image_reference(about, path)
         tensors = read_tensors(path / "model.safetensors")
         model = cls(text=TextTower.load(path / "text_tower"), reference=image, **shape_of(tensors, path))
         model.load_state_dict(tensors, strict=False)
-        model.precision = precision
         model.folder = path
-        return model.to(usable_device(device)).eval()
+        return model
 
 
 def normalize(rows: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:

@@ -13,7 +13,7 @@ from littune.base.distributed import Ranks
 from littune.base.errors import InputError
 from littune.base.files import littune_cache, write_atomic
 from littune.base.progress import log
-from littune.config import BIAS, MAX_TOKENS, TEMPERATURE, TrainConfig
+from littune.config import BIAS, TEMPERATURE, TrainConfig
 from littune.model.lit import LiT
 from littune.store.store import is_store
 from littune.towers.image.trained import TrainedImageTower
@@ -185,7 +185,7 @@ def _check_text(config: TrainConfig) -> None:
 def _text_tower(config: TrainConfig, corpus: Corpus) -> TextTower:
     return load_text_tower(
         config.text,
-        max_tokens=MAX_TOKENS if config.max_tokens is None else config.max_tokens,
+        max_tokens=config.max_tokens,
         pooling=None if config.pooling == "auto" else config.pooling,
         texts=corpus.texts,
     )

@@ -174,8 +174,8 @@ def test_gathered_words_never_make_the_large_gradient(
     tokens = tower.tokenize(texts)
     with tower.gathered_words(tokens.ids):
         tower(*tokens.batch([0, 1])).sum().backward()
-        assert tower.encoder.words.weight.grad is None
-    assert tower.encoder.words.weight.grad is not None
+        assert tower.encoder.word_embedding().weight.grad is None
+    assert tower.encoder.word_embedding().weight.grad is not None
 
 
 def test_gathered_words_add_to_a_gradient_that_is_there(tower: TextTower, texts: list[str]):
@@ -184,8 +184,8 @@ def test_gathered_words_add_to_a_gradient_that_is_there(tower: TextTower, texts:
     with tower.gathered_words(tokens.ids):
         for rows in ([0, 3], [1, 2, 4, 5]):
             tower(*tokens.batch(rows)).square().sum().backward()
-    assert tower.encoder.words.weight.grad is not None
-    torch.testing.assert_close(tower.encoder.words.weight.grad, 2 * once)
+    assert tower.encoder.word_embedding().weight.grad is not None
+    torch.testing.assert_close(tower.encoder.word_embedding().weight.grad, 2 * once)
 
 
 def test_gathered_words_leave_nothing_behind(tower: TextTower, texts: list[str]):
@@ -200,7 +200,7 @@ def test_gathered_words_of_a_locked_tower(tower: TextTower, texts: list[str]):
     tokens = tower.tokenize(texts)
     with tower.gathered_words(tokens.ids):
         assert not tower(*tokens.batch([0])).requires_grad
-    assert tower.encoder.words.weight.grad is None
+    assert tower.encoder.word_embedding().weight.grad is None
 
 
 def test_identity_knows_all_that_matters(tower: TextTower, texts: list[str]):

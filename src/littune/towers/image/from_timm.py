@@ -25,11 +25,12 @@ _FITS = {"center": "short", "squash": "stretch"}
 
 
 class TimmTrunk(Trunk):
-    """A timm model; its recipe names the architecture and the number of classes."""
+    """A timm model; its recipe names the architecture, the number of classes and what else timm was told."""
 
-    def __init__(self, model: nn.Module, name: str) -> None:
-        super().__init__(model, _recipe(name, _num_classes(model)))
+    def __init__(self, model: nn.Module, name: str, options: Mapping[str, object] | None = None) -> None:
+        super().__init__(model, _recipe(name, _num_classes(model), options))
         self.name = name
+        self.options = options
 
     def own(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
         model: Any = self.model
@@ -64,7 +65,7 @@ class TimmTrunk(Trunk):
     def drop_head(self) -> None:
         model: Any = self.model
         model.reset_classifier(0)
-        self.recipe = _recipe(self.name, 0)
+        self.recipe = _recipe(self.name, 0, self.options)
 
 
 def load_timm(spec: Spec) -> tuple[Trunk, Preprocess]:
@@ -92,7 +93,8 @@ def draw_timm(spec: Spec) -> tuple[Trunk, Preprocess]:
 
 def build_timm(recipe: Mapping[str, Any]) -> Trunk:
     """The trunk of a recipe, its weights drawn."""
-    return TimmTrunk(timm.create_model(recipe["name"], num_classes=recipe["num_classes"]), recipe["name"])
+    name, options = recipe["name"], recipe.get("options") or {}
+    return TimmTrunk(timm.create_model(name, num_classes=recipe["num_classes"], **options), name, options)
 
 
 def preprocess_of(model: nn.Module, spec: str) -> Preprocess:
@@ -116,8 +118,9 @@ def preprocess_of(model: nn.Module, spec: str) -> Preprocess:
     )
 
 
-def _recipe(name: str, num_classes: int) -> dict[str, object]:
-    return {"kind": "timm", "name": name, "num_classes": num_classes}
+def _recipe(name: str, num_classes: int, options: Mapping[str, object] | None = None) -> dict[str, object]:
+    recipe: dict[str, object] = {"kind": "timm", "name": name, "num_classes": num_classes}
+    return recipe | {"options": dict(options)} if options else recipe
 
 
 def _check_name(spec: Spec) -> None:

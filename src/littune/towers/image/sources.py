@@ -29,6 +29,7 @@ def load_image_tower(
 
     Args:
         spec: ``timm:NAME``, ``timm:NAME@CHECKPOINT`` (.safetensors, .pth, .bin or .npz), ``hf:NAME_OR_DIR``,
+            ``open_clip:NAME[@CHECKPOINT]``, ``onnx:PATH.onnx`` (with a PATH.toml beside it), ``lit:PATH.npz``,
             ``package:efficientnet-lite0`` (…1, …2), or ``run:DIR`` for the image tower that a run carries.
         pooling: "own" (as the model itself pools), "cls", "mean" (of the last layer's patches or places) or
             "cls+mean".
@@ -72,6 +73,24 @@ def _load_hf(spec: Spec) -> _Made:
     return load_hf(spec)
 
 
+def _load_lit(spec: Spec) -> _Made:
+    from littune.towers.image.from_lit import load_lit
+
+    return load_lit(spec)
+
+
+def _load_onnx(spec: Spec) -> _Made:
+    from littune.towers.image.from_onnx import load_onnx
+
+    return load_onnx(spec)
+
+
+def _load_open_clip(spec: Spec) -> _Made:
+    from littune.towers.image.from_open_clip import load_open_clip
+
+    return load_open_clip(spec)
+
+
 def _load_package(spec: Spec) -> _Made:
     from littune.towers.image.from_packages import load_package
 
@@ -88,6 +107,12 @@ def _draw_hf(spec: Spec) -> _Made:
     from littune.towers.image.from_hf import draw_hf
 
     return draw_hf(spec)
+
+
+def _draw_open_clip(spec: Spec) -> _Made:
+    from littune.towers.image.from_open_clip import draw_open_clip
+
+    return draw_open_clip(spec)
 
 
 def _draw_package(spec: Spec) -> _Made:
@@ -108,9 +133,31 @@ def _build_hf(recipe: Mapping[str, Any]) -> Trunk:
     return build_hf(recipe)
 
 
-_LOADERS: dict[str, Callable[[Spec], _Made]] = {"hf": _load_hf, "package": _load_package, "timm": _load_timm}
-_DRAWERS: dict[str, Callable[[Spec], _Made]] = {"hf": _draw_hf, "package": _draw_package, "timm": _draw_timm}
-_BUILDERS: dict[str, Callable[[Mapping[str, Any]], Trunk]] = {"hf": _build_hf, "timm": _build_timm}
+def _build_open_clip(recipe: Mapping[str, Any]) -> Trunk:
+    from littune.towers.image.from_open_clip import build_open_clip
+
+    return build_open_clip(recipe)
+
+
+_LOADERS: dict[str, Callable[[Spec], _Made]] = {
+    "hf": _load_hf,
+    "lit": _load_lit,
+    "onnx": _load_onnx,
+    "open_clip": _load_open_clip,
+    "package": _load_package,
+    "timm": _load_timm,
+}
+_DRAWERS: dict[str, Callable[[Spec], _Made]] = {
+    "hf": _draw_hf,
+    "open_clip": _draw_open_clip,
+    "package": _draw_package,
+    "timm": _draw_timm,
+}
+_BUILDERS: dict[str, Callable[[Mapping[str, Any]], Trunk]] = {
+    "hf": _build_hf,
+    "open_clip": _build_open_clip,
+    "timm": _build_timm,
+}
 
 
 def _of_run(spec: Spec, pooling: str, *, from_scratch: bool) -> _Made:

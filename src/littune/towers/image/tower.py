@@ -85,7 +85,10 @@ class Trunk(nn.Module, ABC):
         model: the model itself, with its classifier where it has one.
         recipe: JSON values from which ``image_sources`` builds the model again, without its weights; None where
             nothing can.
+        trainable: whether the model has weights that torch can train.
     """
+
+    trainable = True
 
     def __init__(self, model: nn.Module, recipe: Mapping[str, object] | None) -> None:
         super().__init__()
@@ -110,6 +113,16 @@ class Trunk(nn.Module, ABC):
 
     def drop_head(self) -> None:
         """Take the layers of ``head`` out of the model, and out of the recipe."""
+
+    def digest(self) -> str:
+        """SHA-256 over the names, kinds, shapes and bytes of the weights, without those of the classifier."""
+        left_out = {id(parameter) for layer in self.head() for parameter in layer.parameters()}
+        digest = hashlib.sha256()
+        for name, value in sorted(self.model.state_dict(keep_vars=True).items()):
+            if id(value) not in left_out:
+                digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+                digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        return digest.hexdigest()
 
 
 class ImageTower:
@@ -140,7 +153,7 @@ class ImageTower:
         self._runner = folded(self.trunk, self._try_out)
         self.dim = self._try_out(self._runner).shape[1]
         self.identity = Identity(
-            weights=_digest_of_weights(trunk), pooling=pooling, dim=self.dim, preprocess=_digest(preprocess.to_dict())
+            weights=trunk.digest(), pooling=pooling, dim=self.dim, preprocess=_digest(preprocess.to_dict())
         )
         classifier = trunk.classifier() if pooling == "own" else None
         self.classifier = classifier if classifier and classifier.weight.shape[1] == self.dim else None
@@ -198,10 +211,10 @@ class ImageTower:
         """Write the model to a safetensors file that ``load_image_tower(spec, weights=path)`` loads.
 
         Raises:
-            InputError: the tower was made from a module, which littune cannot build again.
+            InputError: the tower is one that littune cannot build again, such as a module of the user's.
         """
         if self.trunk.recipe is None:
-            raise InputError(f"image tower {self.spec!r} was made from a module; its weights cannot be bundled")
+            raise InputError(f"image tower {self.spec!r} cannot be bundled: littune could not build it again")
         about = {
             "format": BUNDLE_FORMAT,
             "version": BUNDLE_VERSION,
@@ -283,17 +296,6 @@ def split_tokens(
 def _device_of(trunk: Trunk) -> torch.device:
     parameter = next(trunk.parameters(), None)
     return torch.device("cpu") if parameter is None else parameter.device
-
-
-def _digest_of_weights(trunk: Trunk) -> str:
-    """SHA-256 over the names, kinds, shapes and bytes of the weights, without those of the classifier."""
-    left_out = {id(parameter) for layer in trunk.head() for parameter in layer.parameters()}
-    digest = hashlib.sha256()
-    for name, value in sorted(trunk.model.state_dict(keep_vars=True).items()):
-        if id(value) not in left_out:
-            digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 def _digest(values: Mapping[str, object]) -> str:

@@ -17,6 +17,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from littune.base.errors import InputError
 from littune.towers.image.tower import ImageTower, pooled
 
 
@@ -37,8 +38,13 @@ class TrainedImageTower(nn.Module):
         Args:
             tower: where to begin, on its device and in its precision, which ``locked`` towers take over.
             from_scratch: the weights were drawn, not pre-trained: batch normalisations learn their statistics.
+
+        Raises:
+            InputError: the tower has no weights that torch can train.
         """
         super().__init__()
+        if not tower.trunk.trainable:
+            raise InputError(f"image tower {tower.spec!r} cannot be trained: lock it, as in --locking LU")
         self.spec = tower.spec
         self.preprocess = tower.preprocess
         self.pooling = tower.pooling

@@ -25,6 +25,10 @@ from transformers.utils import cached_file
 from littune.base.errors import InputError, first_line
 from littune.base.files import read_json, write_json
 from littune.towers.hub import explained
+from littune.towers.specs import Spec, without_checkpoint
+from littune.towers.text.encoder import Encoder
+from littune.towers.text.options import Options
+from littune.towers.text.tower import TextTower
 
 # sentence-transformers' names of the poolings that littune has.
 _POOLINGS = {"cls": "first", "mean": "mean", "lasttoken": "last"}
@@ -35,7 +39,7 @@ _OLD_POOLINGS = {
 }
 
 
-class HFEncoder(nn.Module):
+class HFEncoder(Encoder):
     """Token ids → the last layer's outputs.
 
     Attributes:
@@ -44,15 +48,16 @@ class HFEncoder(nn.Module):
         dim: its width.
     """
 
+    kind = "hf"
+
     def __init__(self, core: PreTrainedModel, config: PretrainedConfig) -> None:
         super().__init__()
         self.core = core
         self.config = config
         self.dim: int = config.hidden_size
 
-    @property
-    def words(self) -> nn.Embedding:
-        """The word embedding."""
+    def word_embedding(self) -> nn.Embedding:
+        """The table that token ids are looked up in."""
         words = self.core.get_input_embeddings()
         assert isinstance(words, nn.Embedding)
         return words
@@ -61,6 +66,10 @@ class HFEncoder(nn.Module):
         """The tokens' outputs; those of padding mean nothing."""
         outputs: Tensor = self.core(input_ids=ids, attention_mask=mask.long()).last_hidden_state
         return outputs
+
+    def weights(self) -> dict[str, Tensor]:
+        """The weights under transformers' names."""
+        return dict(self.core.state_dict())
 
     def write_config(self, folder: Path) -> None:
         """Write what ``load`` needs beside the weights."""
@@ -114,6 +123,45 @@ class HFEncoder(nn.Module):
                 self(ids, torch.ones_like(ids, dtype=torch.bool))
         except (IndexError, RuntimeError) as error:
             raise InputError(f"{name} {fix} ({first_line(error)})") from error
+
+
+def load_hf_text(spec: Spec, options: Options) -> TextTower:
+    """Load ``hf:NAME_OR_DIR``.
+
+    Raises:
+        InputError: there is no such model, it does not read text, its weights or its tokenizer cannot be used, or the
+            options do not go with it.
+    """
+    without_checkpoint(spec, what="text tower")
+    folder = Path(spec.name).expanduser()
+    name = str(folder) if folder.is_dir() else spec.name
+    encoder = HFEncoder.load(name)
+    tokenizer, pad_id = load_hf_tokenizer(name)
+    pooling = default_pooling(name, encoder.config)
+    return hf_tower(encoder, tokenizer, pad_id=pad_id, pooling=pooling, spec=spec, options=options)
+
+
+def hf_tower(
+    encoder: HFEncoder, tokenizer: Tokenizer, *, pad_id: int, pooling: str, spec: Spec, options: Options
+) -> TextTower:
+    """The tower of an encoder and its tokenizer, pooled by ``pooling`` unless the options say otherwise.
+
+    Raises:
+        InputError: the tokenizer has more tokens than the encoder, or the options do not go with it.
+    """
+    num_words, num_tokens = encoder.word_embedding().num_embeddings, tokenizer.get_vocab_size()
+    if num_tokens > num_words:
+        raise InputError(f"{spec.text}: its tokenizer has {num_tokens} tokens, its model only {num_words}")
+    tower = TextTower(
+        encoder,
+        tokenizer,
+        spec=spec.text,
+        pooling=options.pooling or pooling,
+        max_tokens=options.tokens,
+        pad_id=pad_id,
+    )
+    encoder.check_length(options.tokens, spec.text)
+    return tower
 
 
 def load_hf_tokenizer(name: str | Path) -> tuple[Tokenizer, int]:

@@ -21,19 +21,32 @@ from littune.base.errors import InputError
 from littune.base.files import read_json, write_bytes, write_json
 from littune.base.progress import track
 from littune.towers.precision import wants_bfloat16
-from littune.towers.text.from_hf import HFEncoder
+from littune.towers.text.encoder import Encoder
 from littune.towers.text.tokenizer import Tokens as Tokens
 from littune.towers.text.tokenizer import micro_batches, tokenize, truncating
 from littune.towers.text.transformer import Transformer
 
 POOLINGS = ("first", "mean", "last")
 
-Encoder = HFEncoder | Transformer
-
 _FORMAT, _VERSION = "littune-text-tower", 1
 
+
+# Each imports its library when it is needed.
+def _load_hf(folder: Path) -> Encoder:
+    from littune.towers.text.from_hf import HFEncoder
+
+    return HFEncoder.load(folder, exact=True)
+
+
+def _load_open_clip(folder: Path) -> Encoder:
+    from littune.towers.text.from_open_clip import OpenClipEncoder
+
+    return OpenClipEncoder.load(folder)
+
+
 _LOADERS: dict[str, Callable[[Path], Encoder]] = {
-    "hf": lambda folder: HFEncoder.load(folder, exact=True),
+    "hf": _load_hf,
+    "open_clip": _load_open_clip,
     "transformer": Transformer.load,
 }
 
@@ -129,7 +142,7 @@ class TextTower(nn.Module):
         Args:
             ids: every token id that is going to be used, in any shape; padding may be left out.
         """
-        weight = self.encoder.words.weight
+        weight = self.encoder.word_embedding().weight
         # T5 has two modules with one table.
         tables = [m for m in self.encoder.modules() if isinstance(m, nn.Embedding) and m.weight is weight]
         if not weight.requires_grad or any(type(table) is not nn.Embedding for table in tables):
@@ -176,7 +189,7 @@ class TextTower(nn.Module):
         about = {
             "format": _FORMAT,
             "version": _VERSION,
-            "encoder": "hf" if isinstance(self.encoder, HFEncoder) else "transformer",
+            "encoder": self.encoder.kind,
             "spec": self.spec,
             "pooling": self.pooling,
             "max_tokens": self.max_tokens,
@@ -236,7 +249,7 @@ def _distinct(tokens: Tokens) -> tuple[Int[Tensor, "d"], Int[Tensor, "n"]]:
 def _tensors(encoder: Encoder) -> dict[str, Tensor]:
     """The encoder's weights under their own names, each once, however many names share it."""
     seen: dict[tuple[int, torch.Size], str] = {}
-    state = encoder.core.state_dict()
+    state = encoder.weights()
     for name, tensor in state.items():
         seen.setdefault((tensor.data_ptr(), tensor.shape), name)
     return {name: state[name].contiguous() for name in seen.values()}

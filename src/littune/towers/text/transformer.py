@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from littune.base.errors import InputError, first_line
 from littune.base.files import read_json, write_json
+from littune.towers.text.encoder import Encoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +40,7 @@ class Shape:
 SIZES = {"Ti": (192, 12, 3), "S": (384, 12, 6), "B": (768, 12, 12), "L": (1024, 24, 16)}
 
 
-class Transformer(nn.Module):
+class Transformer(Encoder):
     """Token ids → the last block's normed outputs. Weights are drawn from torch's generator.
 
     Attributes:
@@ -47,6 +48,8 @@ class Transformer(nn.Module):
         dim: its width.
         words: the word embedding.
     """
+
+    kind = "transformer"
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -81,10 +84,9 @@ class Transformer(nn.Module):
         normed: Tensor = self.norm(tokens)
         return normed
 
-    @property
-    def core(self) -> nn.Module:
-        """The module whose weights are saved."""
-        return self
+    def word_embedding(self) -> nn.Embedding:
+        """The table that token ids are looked up in."""
+        return self.words
 
     def write_config(self, folder: Path) -> None:
         """Write what ``load`` needs beside the weights."""

@@ -41,7 +41,7 @@ resize = 256
 layout = "nhwc"
 channels = "bgr"
 mean = [104, 117, 123]
-scale = 1.0
+std = [1, 1, 1]
 """
 FOCUS = """\
 output = "/backbone/layernorm/Add_1_output_0"

@@ -70,8 +70,14 @@ class Tokens:
         return self.lengths.cumsum(0) - self.lengths
 
 
-def truncating(tokenizer: Tokenizer, max_tokens: int) -> Tokenizer:
-    """A copy of ``tokenizer`` that does not pad, and cuts texts to ``max_tokens``, special tokens included.
+def truncating(tokenizer: Tokenizer, max_tokens: int, *, pad_with: int | None = None) -> Tokenizer:
+    """A copy of ``tokenizer`` that cuts texts to ``max_tokens``, special tokens included.
+
+    Args:
+        tokenizer: stays as it is.
+        max_tokens: the most tokens of a text.
+        pad_with: an id that shorter texts are filled up with to ``max_tokens``, as tokens of theirs; None for no
+            padding.
 
     Raises:
         InputError: the special tokens alone are as many.
@@ -82,6 +88,8 @@ def truncating(tokenizer: Tokenizer, max_tokens: int) -> Tokenizer:
     copy = Tokenizer.from_str(tokenizer.to_str())
     copy.no_padding()
     copy.enable_truncation(max_tokens)
+    if pad_with is not None:
+        copy.enable_padding(length=max_tokens, pad_id=pad_with, pad_token=copy.id_to_token(pad_with))
     return copy
 
 

@@ -1,12 +1,13 @@
 """TextTower: texts → vectors. A tokenizer, an encoder and a pooling that belong together.
 
 Dropout is 0 in training too: contrastive tuning runs a text twice (design: "An exact step at any batch size"),
-and both runs must agree. Texts are never padded to a fixed length: a micro-batch is as long as its longest text.
+and both runs must agree. Texts are not padded to a fixed length: a micro-batch is as long as its longest text. (The
+towers that were trained on padding, and read it, are the exception: there it is a part of the text.)
 The linear head onto the image embeddings is the model's, not the tower's.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from littune.towers.text.transformer import Transformer
 POOLINGS = ("first", "mean", "last")
 
 _FORMAT, _VERSION = "littune-text-tower", 1
+_KEPT = "kept"
 
 
 # Each imports its library when it is needed.
@@ -61,21 +63,34 @@ class TextTower(nn.Module):
         pooling: which outputs make the text's vector: "first", the "mean" of all, or "last".
         max_tokens: the most tokens of a text that are read, special tokens included.
         pad_id: what texts are padded with.
+        padded: every text is padded to ``max_tokens``, and the encoder reads the padding as it reads the text.
+        kept: files of the source that no output hangs on, but that an export writes back: name → contents.
         dim: the vector's dimension.
     """
 
     def __init__(
-        self, encoder: Encoder, tokenizer: Tokenizer, *, spec: str, pooling: str, max_tokens: int, pad_id: int
+        self,
+        encoder: Encoder,
+        tokenizer: Tokenizer,
+        *,
+        spec: str,
+        pooling: str,
+        max_tokens: int,
+        pad_id: int,
+        padded: bool = False,
+        kept: Mapping[str, bytes] | None = None,
     ) -> None:
         super().__init__()
         if pooling not in POOLINGS:
             raise InputError(f"text pooling {pooling!r} is unknown; choose one of {', '.join(POOLINGS)}")
         self.encoder = encoder
-        self.tokenizer = truncating(tokenizer, max_tokens)
+        self.tokenizer = truncating(tokenizer, max_tokens, pad_with=pad_id if padded else None)
         self.spec = spec
         self.pooling = pooling
         self.max_tokens = max_tokens
         self.pad_id = pad_id
+        self.padded = padded
+        self.kept = dict(kept or {})
         self.dim = encoder.dim
         self.train()
 
@@ -183,9 +198,12 @@ class TextTower(nn.Module):
         """
         plain = Tokenizer.from_str(self.tokenizer.to_str())
         plain.no_truncation()
+        plain.no_padding()
         write_bytes(folder / "tokenizer.json", plain.to_str(pretty=True).encode())
         write_bytes(folder / "model.safetensors", save(_tensors(self.encoder), metadata={"format": "pt"}))
         self.encoder.write_config(folder)
+        for name, contents in self.kept.items():
+            write_bytes(folder / _KEPT / name, contents)
         about = {
             "format": _FORMAT,
             "version": _VERSION,
@@ -194,6 +212,7 @@ class TextTower(nn.Module):
             "pooling": self.pooling,
             "max_tokens": self.max_tokens,
             "pad_id": self.pad_id,
+            "padded": self.padded,
         }
         write_json(folder / "text_tower.json", about)
 
@@ -215,6 +234,8 @@ class TextTower(nn.Module):
                 pooling=str(about["pooling"]),
                 max_tokens=int(str(about["max_tokens"])),
                 pad_id=int(str(about["pad_id"])),
+                padded=bool(about.get("padded", False)),
+                kept={path.name: path.read_bytes() for path in sorted((folder / _KEPT).glob("*"))},
             )
         except InputError:
             raise

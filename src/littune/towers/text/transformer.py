@@ -2,7 +2,8 @@
 
 A ViT's encoder over learned word and position embeddings: norms before the blocks, tanh-GELU, no causal mask,
 and a final norm. big_vision pads every text to 16 tokens with the end token and attends to the padding; here
-texts keep their own length, and the end token, which a cut does not lose, is the last token to be pooled.
+texts keep their own length, and the end token, which a cut does not lose, is the last token to be pooled. (The
+towers of published checkpoints go on as they were trained: ``TextTower.padded``.)
 """
 
 from dataclasses import asdict, dataclass

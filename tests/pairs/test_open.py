@@ -33,7 +33,7 @@ def test_what_is_not_there(tmp_path: Path) -> None:
 
 def test_a_store_is_not_opened_here(tmp_path: Path) -> None:
     write_json(tmp_path / "manifest.json", {"format": "littune-store", "version": 1})
-    with pytest.raises(InputError, match=r"is a littune store: .* hand it to train, eval or search"):
+    with pytest.raises(InputError, match=r"is a store of embeddings: .* hand it to train, eval or search"):
         open_pairs(tmp_path)
 
 

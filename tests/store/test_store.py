@@ -229,12 +229,35 @@ def test_what_it_looks_like(tmp_path: Path, foreign: Path) -> None:
     assert repr(EmbeddingStore.open(foreign, allow_foreign=True)).endswith(": 4 rows × 3, foreign)")
 
 
-def test_foreign_values_must_fit_float16(foreign: Path) -> None:
-    np.save(foreign / "img_emb" / "img_emb_2.npy", np.full((2, 3), 1e6, np.float32))
-    store = EmbeddingStore.open(foreign, allow_foreign=True)
-    for read in (store.embeddings, store.verify, lambda: store.take(np.array([0]))):
-        with pytest.raises(InputError, match="does not fit float16"):
-            read()
+def test_a_store_that_lost_its_manifest_is_foreign_and_keeps_its_texts(tmp_path: Path) -> None:
+    embeddings = write(tmp_path, [pair_row(n, extra={"de": f"Bild {n}"}) for n in range(3)])
+    own = EmbeddingStore.open(tmp_path)
+    (tmp_path / "manifest.json").unlink()
+    store = EmbeddingStore.open(tmp_path, allow_foreign=True)
+    np.testing.assert_array_equal(store.embeddings(), embeddings)
+    assert (store.identity, store.kind) == (None, "foreign")
+    assert (store.texts(), store.keys(), store.fields()) == (own.texts(), own.keys(), own.fields())
+    assert store.texts(("extra.de",)) == [("Bild 0",), ("Bild 1",), ("Bild 2",)]
+
+
+def test_checksums_change_with_the_embeddings(tmp_path: Path, foreign: Path) -> None:
+    write(tmp_path / "own", [pair_row(n) for n in range(3)])
+    write(tmp_path / "other", [pair_row(n) for n in range(3)])
+    own, other = (EmbeddingStore.open(tmp_path / name).checksums() for name in ("own", "other"))
+    assert own == other and len(set(own)) == 2
+    before = EmbeddingStore.open(foreign, allow_foreign=True).checksums()
+    np.save(foreign / "img_emb" / "img_emb_10.npy", np.full((2, 3), 11, np.float32))
+    after = EmbeddingStore.open(foreign, allow_foreign=True).checksums()
+    assert [mark == changed for mark, changed in zip(before, after, strict=True)] == [True, False]
+
+
+def test_the_metadata_as_it_is(tmp_path: Path) -> None:
+    write(tmp_path, [pair_row(n) for n in range(5)])
+    store = EmbeddingStore.open(tmp_path)
+    tables = list(store.iter_metadata(3))
+    assert [len(table) for table in tables] == [3, 2]
+    assert [key for table in tables for key in table["key"].to_pylist()] == store.keys()
+    assert store.metadata_schema() == tables[0].schema
 
 
 def test_a_foreign_pickle_is_not_loaded(foreign: Path) -> None:
@@ -298,10 +321,6 @@ def test_what_is_no_store_says_so(tmp_path: Path) -> None:
         EmbeddingStore.open(tmp_path)
 
 
-def test_is_store(tmp_path: Path, foreign: Path) -> None:
+def test_what_is_written_is_a_store(tmp_path: Path) -> None:
     write(tmp_path / "own", [pair_row(0)])
-    (tmp_path / "empty").mkdir()
     assert is_store(tmp_path / "own")
-    assert is_store(foreign)
-    assert not is_store(tmp_path / "empty")
-    assert not is_store("shards/*.tar")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from littune.base.errors import InputError
-from littune.base.files import read_json
+from littune.base.stores import is_store
 from littune.pairs.base import Source
 from littune.pairs.folders import (
     child_folders,
@@ -77,9 +77,9 @@ def _open_files(spec: str, paths: Sequence[Path], texts: tuple[str, ...], image_
 
 
 def _open_folder(spec: str, folder: Path, texts: tuple[str, ...], image_field: str | None) -> Source:
-    if _is_store(folder):
+    if is_store(folder):
         raise InputError(
-            f"{spec} is a littune store: its images are embedded already; hand it to train, eval or search"
+            f"{spec} is a store of embeddings: its images are embedded already; hand it to train, eval or search"
         )
     if is_benchmark(folder):
         return open_benchmark(spec, folder, texts=texts, image_field=image_field)
@@ -112,13 +112,6 @@ def _look(folder: Path) -> _Look:
         has_pairs=any(f"{stem}{ending}" in there for stem in images for ending in (".txt", ".json")),
         suffixes=frozenset(name.rpartition(".")[2].lower() for name in names),
     )
-
-
-def _is_store(folder: Path) -> bool:
-    try:
-        return read_json(folder / "manifest.json").get("format") == "littune-store"
-    except (InputError, OSError):
-        return False
 
 
 def _what_is_wrong(spec: str, folder: Path, own: _Look, has_inner: bool, texts: tuple[str, ...]) -> str:

@@ -107,6 +107,7 @@ def embed(
 def provenance_of(tower: ImageTower) -> dict[str, str]:
     """What is recorded of how a tower ran: rows may differ by rounding between these (and between batches)."""
     return {
+        "runtime": tower.trunk.runtime,
         "device": tower.device.type,
         "precision": tower.precision,
         "machine": platform.machine(),

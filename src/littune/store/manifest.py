@@ -12,17 +12,16 @@ from typing import Any
 
 from littune.base.errors import InputError
 from littune.base.files import read_json, write_json
+from littune.base.stores import MANIFEST, STORE_FORMAT
 from littune.store.views import Views
 from littune.towers.image.tower import Identity
 
-FILENAME = "manifest.json"
-FORMAT = "littune-store"
 VERSION = 1
 
 
 def has_manifest(folder: Path) -> bool:
     """Whether there is a manifest in ``folder``, of a littune store or of something else."""
-    return (folder / FILENAME).is_file()
+    return (folder / MANIFEST).is_file()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,9 +152,9 @@ class Manifest:
         """Atomically write it into a store's folder."""
         settings = self.settings
         write_json(
-            folder / FILENAME,
+            folder / MANIFEST,
             {
-                "format": FORMAT,
+                "format": STORE_FORMAT,
                 "version": VERSION,
                 "kind": settings.kind,
                 "complete": self.complete,
@@ -185,9 +184,9 @@ class Manifest:
         Raises:
             InputError: there is none, it is not a store's, it is of another version, or it is damaged.
         """
-        path = folder / FILENAME
+        path = folder / MANIFEST
         raw: dict[str, Any] = read_json(path)
-        if raw.get("format") != FORMAT:
+        if raw.get("format") != STORE_FORMAT:
             raise InputError(f"{path} is not the manifest of a littune store; choose another folder")
         if raw.get("version") != VERSION:
             raise InputError(

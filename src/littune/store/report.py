@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from littune.base.progress import log
-from littune.store.manifest import FILENAME, Manifest, Skipped
+from littune.base.stores import MANIFEST
+from littune.store.manifest import Manifest, Skipped
 
 _REASONS_SHOWN = 20
 _KEYS_SHOWN = 10
@@ -22,7 +23,7 @@ def report(folder: Path, before: Manifest, manifest: Manifest, seconds: float) -
     for reason, keys in list(by_reason.items())[:_REASONS_SHOWN]:
         log(f"  skipped {len(keys):,}, {reason}: {', '.join(keys[:_KEYS_SHOWN])}{and_more(len(keys) - _KEYS_SHOWN)}")
     if len(by_reason) > _REASONS_SHOWN or any(len(keys) > _KEYS_SHOWN for keys in by_reason.values()):
-        log(f"  all {len(manifest.skipped):,} of them with their reasons: {folder / FILENAME}")
+        log(f"  all {len(manifest.skipped):,} of them with their reasons: {folder / MANIFEST}")
 
 
 def and_more(count: int) -> str:

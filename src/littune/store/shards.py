@@ -145,7 +145,7 @@ def map_embeddings(path: Path) -> Float[np.ndarray, "n dim"]:
         embeddings: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path} is missing or damaged ({first_line(error)}); restore it or embed anew") from error
-    if embeddings.ndim != 2 or not np.issubdtype(embeddings.dtype, np.floating):
+    if embeddings.ndim != 2 or not embeddings.shape[1] or not np.issubdtype(embeddings.dtype, np.floating):
         shape = " × ".join(map(str, embeddings.shape))
         raise InputError(f"{path} holds {shape} of {embeddings.dtype}, not rows of floating-point embeddings")
     return embeddings

@@ -4,8 +4,7 @@ Reads littune's own folders and those that clip-retrieval and its kin write (no 
 known of what made them). Opening reads headers alone; rows are read when they are asked for.
 """
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +14,27 @@ import pyarrow.parquet as pq
 from jaxtyping import Float16, Int64
 
 from littune.base.errors import InputError
-from littune.base.files import sha256_of_file
+from littune.base.files import fingerprint_of_file, sha256_of_file
+from littune.base.stores import MANIFEST
+from littune.base.stores import is_store as is_store
 from littune.pairs.patterns import is_pattern
 from littune.pairs.texts import texts_from
-from littune.store.manifest import FILENAME, Manifest, has_manifest
-from littune.store.shards import (
-    check_manifest,
-    check_shard,
-    img_emb_path,
-    map_embeddings,
-    metadata_path,
-    number_of,
-    to_float16,
+from littune.store.foreign import check_foreign, foreign_files, usable
+from littune.store.manifest import Manifest, has_manifest
+from littune.store.metadata import (
+    TEXT_COLUMNS,
+    columns_of,
+    fields_of,
+    read_keys,
+    read_rows,
+    read_tables,
+    schema_of,
+    texts_of,
 )
+from littune.store.shards import check_manifest, img_emb_path, map_embeddings, metadata_path
 from littune.towers.image.tower import Identity
 
-_CAPTION_COLUMNS = ("caption", "captions")
+_BLOCK = 8192
 
 _MAX_MAPS = 16_384
 """How many files are mapped at once; Linux allows a process 65,530 maps."""
@@ -82,16 +86,16 @@ class EmbeddingStore:
             shards = manifest.shards
             files = [(img_emb_path(folder, shard.number), metadata_path(folder, shard.number)) for shard in shards]
             return cls(folder, manifest, files, [shard.rows for shard in shards], manifest.dim)
-        files = _foreign_files(folder)
+        files = foreign_files(folder)
+        if not files:
+            raise InputError(_no_store(folder))
         if not allow_foreign:
             raise InputError(
-                f"{folder} holds embeddings that littune did not write, so nothing tells which tower made them; "
-                "if you know that the tower is right, admit it with --allow-foreign (eval, search)"
+                f"{folder} is a foreign store: littune did not write it, so nothing tells which tower made it; "
+                "if you know that it was the right one, admit it with --allow-foreign"
             )
-        shapes = [check_shard(*pair) for pair in files]
-        if len({dim for _, dim in shapes}) > 1:
-            raise InputError(f"{folder / 'img_emb'} holds embeddings of different widths; they are no one store")
-        return cls(folder, None, files, [rows for rows, _ in shapes], shapes[0][1])
+        rows_of_shards, dim = check_foreign(files)
+        return cls(folder, None, files, rows_of_shards, dim)
 
     def __repr__(self) -> str:
         of = f" of {self.manifest.settings.tower}" if self.manifest else ""
@@ -134,7 +138,7 @@ class EmbeddingStore:
         Raises:
             InputError: a foreign store's value is not a number or does not fit float16.
         """
-        return np.concatenate([*self._shards(), np.empty((0, self.dim), np.float16)])
+        return np.concatenate([*self.iter_embeddings(_BLOCK), np.empty((0, self.dim), np.float16)])
 
     def take(
         self, rows: Int64[np.ndarray, "n"], views: Int64[np.ndarray, "n"] | None = None
@@ -158,14 +162,19 @@ class EmbeddingStore:
         for mine in np.split(in_order, 1 + np.flatnonzero(np.diff(file_of[in_order]))) if len(rows) else ():
             shard, view = int(shard_of[mine[0]]), int(view_of[mine[0]])
             mapped = self._mapped(shard, view)
-            taken[mine] = self._as_float16(mapped[rows[mine] - self._ends[shard] + len(mapped)], shard)
+            taken[mine] = self._read(shard, mapped, rows[mine] - self._ends[shard] + len(mapped))
         return taken
 
     def iter_embeddings(self, batch: int) -> Iterator[Float16[np.ndarray, "n dim"]]:
-        """The rows in their order, at most ``batch`` at a time, with no more than one shard in memory."""
-        for shard in self._shards():
-            for start in range(0, len(shard), batch):
-                yield shard[start : start + batch]
+        """The rows in their order, at most ``batch`` at a time, which is all that comes into memory.
+
+        Raises:
+            InputError: a foreign store's value is not a number or does not fit float16.
+        """
+        for shard in range(len(self.files)):
+            mapped = self._mapped(shard)
+            for start in range(0, len(mapped), batch):
+                yield self._read(shard, mapped, slice(start, start + batch))
 
     def texts(self, names: Sequence[str] = ()) -> list[tuple[str, ...]]:
         """The texts of each row.
@@ -175,15 +184,13 @@ class EmbeddingStore:
                 made. A row that has none of the fields gives an empty tuple.
         """
         if not names:
-            return [_captions(row) for row in self._rows(_CAPTION_COLUMNS)]
-        return [texts_from(fields, names) for fields in self.fields()]
+            return [texts_of(row, foreign=self._foreign) for row in self._rows(TEXT_COLUMNS)]
+        rows = self._rows(columns_of(names))
+        return [texts_from(fields_of(row, foreign=self._foreign), names) for row in rows]
 
     def keys(self) -> list[str]:
         """What names each row within its source."""
-        return [
-            str(row["key"] if "key" in row else row.get("image_path", number))
-            for number, row in enumerate(self._rows(("key", "image_path")))
-        ]
+        return list(read_keys([metadata for _, metadata in self.files]))
 
     def sources(self) -> list[str]:
         """The part of the source that each row came from; for a foreign store, the metadata's file."""
@@ -200,7 +207,22 @@ class EmbeddingStore:
 
     def fields(self) -> list[dict[str, object]]:
         """All that the source said of each row beside the image, its texts included."""
-        return [_fields(row) for row in self._rows(None)]
+        return [fields_of(row, foreign=self._foreign) for row in self._rows(None)]
+
+    def metadata_schema(self) -> pa.Schema:
+        """The columns of ``iter_metadata``."""
+        return schema_of([metadata for _, metadata in self.files])
+
+    def iter_metadata(self, batch: int) -> Iterator[pa.Table]:
+        """The metadata's columns as they are, ``batch`` rows at a time."""
+        return read_tables([metadata for _, metadata in self.files], batch)
+
+    def checksums(self) -> list[str]:
+        """What changes when an embedding does, views included; of a foreign store, whose files are large, marks."""
+        if self.manifest is None:
+            return [fingerprint_of_file(embeddings) for embeddings, _ in self.files]
+        shards = self.manifest.shards
+        return [checksum for shard in shards for checksum in (shard.img_emb_sha256, *shard.views_sha256)]
 
     def verify(self) -> None:
         """Read everything and compare it with the manifest's checksums.
@@ -209,7 +231,7 @@ class EmbeddingStore:
             InputError: a file is not as it was written; for a foreign store, a value is not a number.
         """
         if self.manifest is None:
-            for _ in self._shards():
+            for _ in self.iter_embeddings(_BLOCK):
                 pass
             return
         for shard, (_, metadata) in zip(self.manifest.shards, self.files, strict=True):
@@ -231,67 +253,25 @@ class EmbeddingStore:
             self._maps[file] = map_embeddings(file)
         return self._maps[file]
 
-    def _shards(self) -> Iterator[Float16[np.ndarray, "n dim"]]:
-        for number in range(len(self.files)):
-            yield self._as_float16(self._mapped(number), number)
-
-    def _as_float16(self, embeddings: np.ndarray, shard: int) -> Float16[np.ndarray, "n dim"]:
-        """Embeddings of a shard; those of littune's own stores were checked when they were written."""
+    def _read(self, shard: int, mapped: np.ndarray, rows: slice | np.ndarray) -> Float16[np.ndarray, "n dim"]:
+        """These rows of a shard; those of littune's own stores were checked when they were written."""
         if self.manifest is not None:
+            embeddings: np.ndarray = mapped[rows]
             return embeddings
-        return to_float16(embeddings, lambda row: f"a row of {self.files[shard][0]}")
+        return usable(
+            mapped[rows],
+            self.files[shard][0],
+            lambda number: rows.start + number if isinstance(rows, slice) else int(rows[number]),
+        )
+
+    @property
+    def _foreign(self) -> bool:
+        return self.manifest is None
 
     def _rows(self, columns: Sequence[str] | None) -> Iterator[dict[str, Any]]:
         """The rows of the metadata, each with those of ``columns`` (None: all) that its file has."""
         for _, file in self.files:
-            yield from _read_rows(file, columns)
-
-
-def is_store(path: str | Path) -> bool:
-    """Whether a folder looks like a store, littune's own or a foreign one."""
-    folder = Path(path)
-    return has_manifest(folder) or any((folder / "img_emb").glob("*.npy"))
-
-
-def _read_rows(file: Path, columns: Sequence[str] | None) -> Iterator[dict[str, Any]]:
-    try:
-        opened = pq.ParquetFile(file)
-        present = [name for name in opened.schema_arrow.names if columns is None or name in columns]
-        if not present:
-            yield from ({} for _ in range(opened.metadata.num_rows))
-            return
-        for batch in opened.iter_batches(columns=present):
-            yield from batch.to_pylist()
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{file} is damaged ({error}); restore it or embed anew") from error
-
-
-def _captions(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """The texts of a row of either layout: littune's list, else the single caption."""
-    if row.get("captions") is not None:
-        return tuple(row["captions"])
-    return texts_from(row, ("caption",))
-
-
-def _fields(row: Mapping[str, Any]) -> dict[str, object]:
-    """A row's fields: what the source said, completed by the texts' columns."""
-    texts = _captions(row)
-    captions = {"caption": texts[0], "captions": list(texts)} if texts else {}
-    remaining: dict[str, object] = json.loads(row["fields"]) if "fields" in row else dict(row)
-    return captions | remaining
-
-
-def _foreign_files(folder: Path) -> list[tuple[Path, Path]]:
-    img_emb = sorted((folder / "img_emb").glob("*.npy"), key=number_of)
-    metadata = sorted((folder / "metadata").glob("*.parquet"), key=number_of)
-    if not img_emb:
-        raise InputError(_no_store(folder))
-    if [number_of(file) for file in img_emb] != [number_of(file) for file in metadata]:
-        raise InputError(
-            f"{folder}: the {len(img_emb)} files of img_emb and {len(metadata)} of metadata are not numbered alike; "
-            "each img_emb_N.npy needs its metadata_N.parquet"
-        )
-    return list(zip(img_emb, metadata, strict=True))
+            yield from read_rows(file, columns)
 
 
 def _no_store(path: Path) -> str:
@@ -300,6 +280,6 @@ def _no_store(path: Path) -> str:
         return f"the store {path} does not exist; make it with: littune embed --pairs … --image … --out {path}"
     if (path / "config.toml").is_file():
         return f"{path} is a run, no store; name the store that embed made"
-    why = f"no {FILENAME} and no img_emb/*.npy in it" if path.is_dir() else "a store is a folder"
+    why = f"no {MANIFEST} and no img_emb/*.npy in it" if path.is_dir() else "a store is a folder"
     stem = path.resolve().stem if path.exists() else "new"
     return f"{path} is no store ({why}); make one with: littune embed --pairs {path} --image … --out stores/{stem}"

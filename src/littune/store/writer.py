@@ -22,7 +22,8 @@ from jaxtyping import Float
 from littune.base.errors import InputError, LittuneError, MismatchError
 from littune.base.files import commit_lock, folder_lock
 from littune.base.progress import log
-from littune.store.manifest import FILENAME, Cursor, Manifest, Settings, Shard, Skipped, has_manifest
+from littune.base.stores import MANIFEST
+from littune.store.manifest import Cursor, Manifest, Settings, Shard, Skipped, has_manifest
 from littune.store.shards import Row, check_manifest, delete_unlisted, to_float16, write_shard
 
 ROWS_PER_COMMIT = 512
@@ -120,7 +121,7 @@ class StoreWriter:
         """Give up a store that got no row, so that its folder is free for another."""
         assert not self.manifest.shards, "only a store without rows is discarded"
         self._state = replace(self._state, pending=())
-        (self.folder / FILENAME).unlink(missing_ok=True)
+        (self.folder / MANIFEST).unlink(missing_ok=True)
 
     def _committed(self) -> Manifest:
         if not has_manifest(self.folder):

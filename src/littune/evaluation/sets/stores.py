@@ -18,6 +18,7 @@ from torch import Tensor
 
 from littune.base.errors import InputError
 from littune.base.files import littune_cache
+from littune.base.stores import is_store
 from littune.model.lit import LiT
 from littune.pairs.base import Source
 from littune.pairs.borders import crop_borders
@@ -57,14 +58,14 @@ def open_set(
         InputError: the set cannot be used, or is empty or unfinished.
         MismatchError: the store is of another image tower.
     """
-    if border and (isinstance(data, EmbeddingStore) or _is_store(Path(data))):
+    if border and (isinstance(data, EmbeddingStore) or is_store(data)):
         raise InputError(
             f"{data if isinstance(data, str | Path) else data.path} is a store, and nothing tells whether the border "
             "was cut off its images; name the images themselves"
         )
     if isinstance(data, EmbeddingStore):
         store = data
-    elif _is_store(Path(data)):
+    elif is_store(data):
         store = EmbeddingStore.open(data, allow_foreign=allow_foreign)
     else:
         source = open_pairs(data)
@@ -120,17 +121,13 @@ def _cache() -> Path:
     return littune_cache() / "stores"
 
 
-def _is_store(path: Path) -> bool:
-    return has_manifest(path) or (path / "img_emb").is_dir()
-
-
 def _embedded(model: LiT, source: Source, place: Path, *, batch_size: int, workers: int) -> EmbeddingStore:
     identity = model.reference.identity
-    if not identity.preprocess:
+    if identity is None or not identity.preprocess:
         # A model trained on class directions alone knows no preprocessing; the tower itself does.
         identity = model.image_tower.identity
     folder = place / _digest(identity, source)
-    if _is_store(folder) and (store := EmbeddingStore.open(folder)).complete:
+    if has_manifest(folder) and (store := EmbeddingStore.open(folder)).complete:
         return store
     return embed(model.image_tower, source, folder, batch_size=batch_size, workers=workers)
 

@@ -86,9 +86,11 @@ class Trunk(nn.Module, ABC):
         recipe: JSON values from which ``image_sources`` builds the model again, without its weights; None where
             nothing can.
         trainable: whether the model has weights that torch can train.
+        runtime: what computes.
     """
 
     trainable = True
+    runtime = "torch"
 
     def __init__(self, model: nn.Module, recipe: Mapping[str, object] | None) -> None:
         super().__init__()
@@ -197,7 +199,9 @@ class ImageTower:
         """
         self.device = usable_device(device)
         self._runner.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.precision = "bfloat16" if wants_bfloat16(device, precision) else "float32"
+        # Another runtime computes as its graph says.
+        bfloat16 = wants_bfloat16(device, precision) and self.trunk.runtime == "torch"
+        self.precision = "bfloat16" if bfloat16 else "float32"
         return self
 
     def encode(self, pixels: UInt8[Tensor, "n 3 h w"]) -> Float[Tensor, "n dim"]:

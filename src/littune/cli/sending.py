@@ -1,9 +1,9 @@
-"""The verbs that hand something on: export."""
+"""The verbs that hand something on: export, push."""
 
 from pathlib import Path
 
 from littune.base.progress import log
-from littune.cli.common import COMPUTE, Flag, Many, app, check_run, show
+from littune.cli.common import COMPUTE, Flag, Many, app, check_run, check_there, show
 from littune.config import Compute, ExportTarget
 
 
@@ -44,3 +44,20 @@ def export(
     for note in exported.notes:
         print(note)
     log(f"written to {out}; its README.md says how to load it")
+
+
+@app.command
+def push(run: Path, name: str, *, private: Flag = False, json: Flag = False) -> None:
+    """Upload a run to the Hugging Face hub, from where --run hf:NAME loads it; its card comes along.
+
+    Args:
+        run: The folder of a finished run.
+        name: hf:USER/NAME; the repository is made where it is not there.
+        private: Make it one that only you may read.
+        json: Print where it lies as JSON.
+    """
+    check_there("run", run)
+    from littune.apps.hub import push as push_to_hub
+
+    url = push_to_hub(run, name, private=private)
+    show({"url": url} if json else url, json=json)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
+from littune.apps.card import write_export_card
 from littune.apps.export.base import Exported as Exported
 from littune.apps.export.base import ExportOptions as ExportOptions
 from littune.base.errors import InputError
@@ -51,6 +52,7 @@ def export(
     aside.mkdir(parents=True)
     try:
         exported = write(aside)
+        write_export_card(aside, what, to=to, how_to_load=exported.how_to_load, notes=exported.notes)
         if out.exists():
             out.rmdir()
         aside.rename(out)

@@ -3,11 +3,12 @@
 import shutil
 from pathlib import Path
 
+from littune.apps.card.records import DATA, SCORES
 from littune.apps.export.base import Exported, ExportOptions
 from littune.model.lit import LiT
 from littune.model.run_files import COST
 
-_CARRIED = ("config.toml", COST)
+_CARRIED = ("config.toml", COST, DATA, SCORES)
 
 
 def to_littune(model: LiT, out: Path, options: ExportOptions) -> Exported:

@@ -62,6 +62,20 @@ def test_a_tokenizer_that_came_with_padding_pads_no_more(tokenizer: Tokenizer):
     assert len(tokenizer.encode("a dog").ids) == 50, "the caller's tokenizer is left alone"
 
 
+def test_padding_that_is_a_part_of_a_text(tokenizer: Tokenizer):
+    fills = truncating(tokenizer, 8, pad_with=1)
+    short, long = "a dog", "a dog and a child and a ball and a man"
+    tokens = tokenize(fills, [short, long, ""], pad_id=1)
+    plain = tokenizer.encode(short).ids
+    assert tokens.lengths.tolist() == [8, 8, 8]
+    assert tokens.ids.tolist()[:8] == plain + [1] * (8 - len(plain))
+    assert tokens.ids.tolist()[8:16] == [*tokenizer.encode(long).ids[:7], 1]
+    assert tokens.ids.tolist()[16:] == [1] * 8
+    assert tokens.num_truncated == 1
+    _, mask = tokens.batch([0, 2])
+    assert mask.all()
+
+
 def test_a_text_without_tokens_is_one_padding_token(tokenizer: Tokenizer):
     bare = Tokenizer.from_str(tokenizer.to_str())
     bare.post_processor = None

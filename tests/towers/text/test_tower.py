@@ -203,6 +203,30 @@ def test_gathered_words_of_a_locked_tower(tower: TextTower, texts: list[str]):
     assert tower.encoder.word_embedding().weight.grad is None
 
 
+def test_a_padded_tower_reads_its_padding_and_keeps_it(tmp_path: Path, texts: list[str]):
+    plain = small_tower(texts, max_tokens=12)
+    padded = TextTower(
+        plain.encoder,
+        plain.tokenizer,
+        spec="scratch:S",
+        pooling="last",
+        max_tokens=12,
+        pad_id=1,
+        padded=True,
+        kept={"vocabulary.model": b"as it came"},
+    )
+    assert padded.identity != plain.identity
+    padded.save(tmp_path)
+    again = TextTower.load(tmp_path)
+    assert again.identity == padded.identity
+    assert again.kept == {"vocabulary.model": b"as it came"}
+    ids = torch.ones(1, 12, dtype=torch.int64)
+    tokens = plain.tokenize(texts[-1:]).ids
+    ids[0, : len(tokens)] = tokens
+    expected = padded.encoder(ids, torch.ones_like(ids, dtype=torch.bool))[0, -1]
+    torch.testing.assert_close(again.embed(texts[-1:], precision="float32")[0], expected)
+
+
 def test_identity_knows_all_that_matters(tower: TextTower, texts: list[str]):
     assert tower.identity == small_tower(texts).identity
     others = [

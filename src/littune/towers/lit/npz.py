@@ -63,11 +63,11 @@ def read_checkpoint(path: Path, *wanted: str) -> Checkpoint:
     """
     if not path.is_file():
         raise InputError(f"the checkpoint {path} does not exist")
-    with _explained(path):
-        file = np.load(path, allow_pickle=False)
-        if not isinstance(file, np.lib.npyio.NpzFile):
-            raise ValueError("it is a single array")
-        with file:
+    with _explained(path), path.open("rb") as opened:  # of a damaged archive numpy would not close it
+        if not zipfile.is_zipfile(opened):
+            raise ValueError("it is no archive, or its end is missing")
+        opened.seek(0)
+        with np.load(opened, allow_pickle=False) as file:
             names = frozenset(file.files)
             arrays = {name: _checked(file[name], name) for name in file.files if _matches(name, wanted)}
     stranger = min((name for name in names if name != TEMPERATURE and not name.startswith(_PARTS)), default=None)

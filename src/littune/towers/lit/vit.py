@@ -64,7 +64,8 @@ class ImageShape:
 
 def generation_of(names: frozenset[str], prefix: str) -> Generation:
     """The generation of the blocks under ``prefix``."""
-    return "old" if f"{prefix}encoderblock_0/{_NAMES['old'].second_norm}/scale" in names else "new"
+    old = f"{prefix}encoderblock_0/{_NAMES['old'].attention}/"
+    return "old" if any(name.startswith(old) for name in names) else "new"
 
 
 def num_heads_of(checkpoint: Checkpoint, prefix: str) -> int:

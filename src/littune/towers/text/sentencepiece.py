@@ -156,7 +156,7 @@ def _normalizer(fields: _Fields) -> normalizers.Normalizer:
         assert isinstance(charsmap, bytes)
         steps.append(normalizers.Precompiled(charsmap))
     if fields.get(_REMOVE_SPACES, 1):
-        steps += [normalizers.Replace(Regex("^ +| +$"), ""), normalizers.Replace(Regex(" {2,}"), " ")]
+        steps += [normalizers.Replace(Regex(f"^ +|[ {_SPACE}]+$"), ""), normalizers.Replace(Regex(" {2,}"), " ")]
     if fields.get(_ADD_SPACE, 1):
         steps.append(normalizers.Prepend(_SPACE))
     return normalizers.Sequence([*steps, normalizers.Replace(" ", _SPACE)])

@@ -66,6 +66,27 @@ def test_store_choice_spellings() -> None:
     assert StoreChoice.parse("a::captions, keywords").fields == ("captions", "keywords")
 
 
+def test_a_store_s_path_may_hold_colons(tmp_path: Path) -> None:
+    path = tmp_path / "a:2"
+    path.mkdir()
+    assert StoreChoice.parse(str(path)) == StoreChoice(path=path)
+    assert StoreChoice.parse(f"{path}:3") == StoreChoice(path=path, weight=3)
+    assert StoreChoice.parse(f"{path}::x,y") == StoreChoice(path=path, fields=("x", "y"))
+    (tmp_path / "b").mkdir()
+    assert StoreChoice.parse(f"{tmp_path}/b:2") == StoreChoice(path=tmp_path / "b", weight=2)
+
+
+def test_an_image_tower_may_be_named_of_foreign_stores_alone() -> None:
+    named = {"image": "timm:x", "image_pooling": "cls"}
+    assert config(allow_foreign=True, **named).image == "timm:x"
+    with pytest.raises(InputError, match="image = 'timm:x' .* unset with --store"):
+        config(**named)
+    with pytest.raises(InputError, match="image_pooling = 'cls' .* unset without --image"):
+        config(allow_foreign=True, image_pooling="cls")
+    with pytest.raises(InputError, match="allow_foreign = True .* unset with --pairs"):
+        config(store=(), pairs="p", image="timm:x", allow_foreign=True)
+
+
 @pytest.mark.parametrize("spec", ["", ":2", "a:x", "a:0", "a:nan", "a:1:b:c"])
 def test_store_choice_misspelt(spec: str) -> None:
     with pytest.raises(InputError, match="store "):

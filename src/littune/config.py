@@ -63,7 +63,7 @@ BIAS = -2.71
 MAX_TOKENS = 32
 
 # Settings that say how to run, not what to compute: they may differ when a run goes on.
-_FREE_SETTINGS = frozenset({"out", "val", "bundle", "device", "keep", "workers", "tensorboard"})
+_FREE_SETTINGS = frozenset({"allow_foreign", "out", "val", "bundle", "device", "keep", "workers", "tensorboard"})
 
 
 @Parameter(name="*")
@@ -90,12 +90,16 @@ class TrainConfig:
     store: Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=True)] = ()
     """Stores to train on, each PATH[:WEIGHT[:FIELD,…]]: WEIGHT times as often as its size says, with the texts
     of these fields. They hold what a locked image tower says."""
+    allow_foreign: Annotated[bool, Parameter(negative="")] = False
+    """Admit stores (of --store, --val and --center-on) that do not say which tower made them; only their width is
+    checked. Which it was, --image may say."""
     pairs: str = ""
     """Instead of stores: pairs to train on from their pixels, which an unlocked image tower needs."""
     image: str = ""
-    """With --pairs, the image tower: timm:NAME[@CHECKPOINT], hf:NAME_OR_DIR, package:NAME, run:DIR."""
+    """With --pairs, or of foreign stores, the image tower: timm:NAME[@CHECKPOINT], hf:NAME_OR_DIR, package:NAME,
+    run:DIR."""
     image_pooling: Pooling = "own"
-    """With --pairs, how the image tower pools: its own way, or cls, mean, cls+mean."""
+    """How that image tower pools: its own way, or cls, mean, cls+mean."""
     texts: str = ""
     """With --pairs, the fields that supply texts, separated by commas; by default captions, else the caption."""
     image_field: str = ""
@@ -202,10 +206,15 @@ class TrainConfig:
 
     def _check_together(self) -> None:
         """Check the settings that go with others only."""
-        pixels = ("image", "image_pooling", "texts", "image_field", "augment", "flip")
+        pixels: tuple[str, ...] = ("texts", "image_field", "augment", "flip")
+        if not self.allow_foreign:  # Which tower made a foreign store, --image may say.
+            pixels = ("image", "image_pooling", *pixels)
         for name in pixels if self.store else ():
             unset = type(self).__dataclass_fields__[name].default
             _check(getattr(self, name) == unset, name, getattr(self, name), "unset with --store, for it needs --pairs")
+        if self.store and not self.image:
+            _check(self.image_pooling == "own", "image_pooling", self.image_pooling, "unset without --image")
+        _check(not (self.pairs and self.allow_foreign), "allow_foreign", True, "unset with --pairs: it admits stores")
         if self.locking[0] != "L" and self.store:
             raise InputError(
                 f"locking = {self.locking!r} trains the image tower, which takes pixels: give --pairs and --image"
@@ -296,12 +305,13 @@ class StoreChoice:
 
     @classmethod
     def parse(cls, spec: str) -> "StoreChoice":
-        """Read ``PATH[:WEIGHT[:FIELD,…]]``; an empty WEIGHT is 1.
+        """Read ``PATH[:WEIGHT[:FIELD,…]]``; an empty WEIGHT is 1, and the path of a folder that exists may hold colons.
 
         Raises:
             InputError: the weight is no positive number, or there are more than three parts.
         """
-        path, *rest = spec.split(":")
+        splits = [spec.rsplit(":", colons) for colons in range(3)]
+        path, *rest = next((split for split in splits if Path(split[0]).is_dir()), spec.split(":"))
         if not path or len(rest) > 2:
             raise InputError(f"store {spec!r} is not spelled PATH[:WEIGHT[:FIELD,…]]")
         weight = _weight(spec, rest[0]) if rest and rest[0] else 1.0

@@ -87,7 +87,7 @@ def _run(path: Path) -> About:
         "max tokens": model.text.max_tokens,
         "dimensions": model.dim,
         "logit scale": round(model.logit_scale, 3),
-        "identity": model.reference.identity.to_dict(),
+        "identity": model.reference.identity.to_dict() if model.reference.identity else None,
         "settings": str(path / "config.toml"),
         "carries the image tower": model.reference.weights is not None,
     }

@@ -32,7 +32,7 @@ def train(store: Stores | Sequence[Stores] = (), *, out: str | Path, **settings:
     stores = [store] if isinstance(store, Stores) else store
     specs = tuple(str(one.path if isinstance(one, EmbeddingStore) else one) for one in stores)
     config = TrainConfig(store=specs, out=Path(out), **settings)
-    return fit(config, probe=make_probe(config.val))
+    return fit(config, probe=make_probe(config.val, allow_foreign=config.allow_foreign))
 
 
 def _check_names(settings: Iterable[str]) -> None:
@@ -46,17 +46,24 @@ def _check_names(settings: Iterable[str]) -> None:
 
 def run_training(config: TrainConfig) -> Evaluation | None:
     """Train, and score the outcome on the sets in ``config.val``, if there are any; of several processes, one does."""
-    model = fit(config, probe=make_probe(config.val))
-    return evaluate(model, config.val) if config.val and launched().is_first else None
+    model = fit(config, probe=make_probe(config.val, allow_foreign=config.allow_foreign))
+    if not config.val or not launched().is_first:
+        return None
+    return evaluate(model, config.val, allow_foreign=config.allow_foreign)
 
 
-def make_probe(val: Sequence[str]) -> Probe | None:
-    """A probe that scores on these sets, each metric named ``SET/METRIC`` (the set's last name where that tells)."""
+def make_probe(val: Sequence[str], *, allow_foreign: bool = False) -> Probe | None:
+    """A probe that scores on these sets, each metric named ``SET/METRIC`` (the set's last name where that tells).
+
+    Args:
+        val: the sets.
+        allow_foreign: admit stores made elsewhere among them.
+    """
     if not val:
         return None
 
     def probe(model: LiT) -> Mapping[str, float]:
-        results = evaluate(model, val, details=False).results
+        results = evaluate(model, val, details=False, allow_foreign=allow_foreign).results
         names = [Path(result.data).name for result in results]
         if len(set(names)) < len(names):
             names = [result.data for result in results]

@@ -50,7 +50,7 @@ class Seen:
         """
         if not settings.looks_back:
             return None
-        stores = _named(model, settings) if settings.seen is not None else _of_run(model)
+        stores = _named(model, settings) if settings.seen is not None else _of_run(model, settings)
         images = [its for its in stores if its.store.kind != "prototypes"]
         if images:
             return cls(model=model, stores=images)
@@ -112,11 +112,11 @@ def choices_of_run(folder: Path | None) -> list[StoreChoice]:
     return [StoreChoice.parse(spec) for spec in specs]
 
 
-def _of_run(model: LiT) -> list[SeenStore]:
+def _of_run(model: LiT, settings: Settings) -> list[SeenStore]:
     stores = []
     for choice in choices_of_run(model.folder):
         try:
-            stores.append(_opened(model, choice, allow_foreign=False))
+            stores.append(_opened(model, choice, settings.allow_foreign))
         except LittuneError as error:
             log(f"not looked for in what was trained on: {error}")
     return stores

@@ -108,10 +108,14 @@ class LiT(nn.Module):
 
     @property
     def image_tower(self) -> ImageTower:
-        """The image tower, loaded from its spec on first use; set it where no spec can name it (a module of one's own).
+        """The image tower, loaded from its spec on first use.
+
+        Set it where no spec can name it (a module of one's own), or where the model was trained on a foreign store and
+        does not know it; from then on it does.
 
         Raises:
-            MismatchError: it is not the tower that the model was trained on.
+            InputError: it is unknown.
+            MismatchError: it is not the tower that the model was trained on, or of another width.
         """
         if self._image_tower is None:
             self.image_tower = self.reference.load(device=str(self.center.device), precision=self.precision)
@@ -120,14 +124,18 @@ class LiT(nn.Module):
 
     @image_tower.setter
     def image_tower(self, tower: ImageTower) -> None:
-        self.reference.check(tower.identity, tower.spec)
+        self.reference.check(tower.identity, tower.spec, allow_foreign=True)
+        if tower.dim != len(self.center):
+            raise MismatchError(f"{tower.spec} gives {tower.dim}-d embeddings, the run reads {len(self.center)}-d ones")
+        if self.reference.identity is None:
+            self.reference = ImageReference.of(tower)
         self._image_tower = tower
 
     def lock_image(self) -> None:
         """Make ``image_tower`` what a trained image tower is now; nothing is to do for one that is locked anyway."""
         if self.image is not None:
             tower = self.image.locked().to(self.center.device, self.precision)
-            self.reference = ImageReference(spec=tower.spec, pooling=tower.pooling, identity=tower.identity)
+            self.reference = ImageReference.of(tower)
             self._image_tower = tower
 
     def check_store(self, store: EmbeddingStore, *, allow_foreign: bool = False) -> None:
@@ -135,17 +143,14 @@ class LiT(nn.Module):
 
         Args:
             store: any store.
-            allow_foreign: admit a store made elsewhere, of which only the dimension can be checked.
+            allow_foreign: where the store or the model does not say which tower it is of, check the dimension alone.
 
         Raises:
             MismatchError: they are not, or they may not be.
         """
         if store.dim != len(self.center):
             raise MismatchError(f"{store.path} holds {store.dim}-d embeddings, the run reads {len(self.center)}-d ones")
-        if store.identity is not None:
-            self.reference.check(store.identity, str(store.path))
-        elif not allow_foreign:
-            raise MismatchError(f"{store.path} does not say which image tower it is of; --allow-foreign admits it")
+        self.reference.check(store.identity, str(store.path), allow_foreign=allow_foreign)
 
     def project_images(self, embeddings: Float[Tensor, "n image_dim"]) -> Float[Tensor, "n dim"]:
         """An image tower's raw embeddings → unit rows in the shared space, float32."""
@@ -269,7 +274,7 @@ class LiT(nn.Module):
                 "image": {
                     "spec": self.reference.spec,
                     "pooling": self.reference.pooling,
-                    "identity": self.reference.identity.to_dict(),
+                    "identity": self.reference.identity and self.reference.identity.to_dict(),
                     "bundled": bundle,
                 },
                 "dim": self.dim,

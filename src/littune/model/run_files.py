@@ -52,7 +52,8 @@ def image_reference(about: dict[str, object], path: Path) -> ImageReference:
     return ImageReference(
         spec=image["spec"],
         pooling=image["pooling"],
-        identity=Identity.from_dict(image["identity"]),
+        # Of a run on foreign stores alone, the tower may be unknown.
+        identity=Identity.from_dict(image["identity"]) if image["identity"] else None,
         weights=path / "image_tower.safetensors" if image["bundled"] else None,
     )
 

@@ -72,7 +72,7 @@ def set_up(config: TrainConfig, ranks: Ranks) -> Setup:
     _check(config, ranks)
     torch.manual_seed(config.seed)
     begun = LiT.load(config.from_run, device=config.device, precision=config.precision) if config.from_run else None
-    corpus, images = from_stores(config, begun) if config.store else from_pairs(config, begun, ranks)
+    corpus, images = from_stores(config, begun, ranks) if config.store else from_pairs(config, begun, ranks)
     torch.manual_seed(config.seed)  # once more: heads are drawn alike, whatever an image tower drew before them
     model = _begun(config, begun, images) if begun else _new_model(config, corpus, images)
     _lock(model, config, images)
@@ -169,7 +169,7 @@ def _begun(config: TrainConfig, model: LiT, images: ImageSource) -> LiT:
     if config.center_on or not only_prototypes:
         model.center = images.center
     # What the run knows of its tower is kept, the weights that it may carry above all; but prototypes know no pixels.
-    if not model.reference.identity.preprocess:
+    if images.reference.knowledge > model.reference.knowledge:
         model.reference = images.reference
     return model
 

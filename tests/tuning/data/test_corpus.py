@@ -1,6 +1,10 @@
 """Rows of several stores: numbered through, centred each in its way, texts counted once."""
 
+import tracemalloc
+
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -58,8 +62,61 @@ def test_stores_that_do_not_go_together(make_store: MakeStore) -> None:
         load_corpus([choice(a, fields=("synonyms",))])
 
 
-def test_a_foreign_store_is_not_trained_on(make_store: MakeStore) -> None:
-    store = make_store("a")
+def foreign(store: EmbeddingStore) -> EmbeddingStore:
+    """The same rows, of which nothing tells the tower."""
     (store.path / "manifest.json").unlink()
-    with pytest.raises(InputError, match=r"train takes no foreign stores; embed anew"):
-        load_corpus([choice(store)])
+    return EmbeddingStore.open(store.path, allow_foreign=True)
+
+
+def test_a_foreign_store_gives_the_same_rows_and_has_to_be_admitted(make_store: MakeStore) -> None:
+    own = make_store("a")
+    corpus, images = load_corpus([choice(own)]), load_images([choice(own)])
+    store = foreign(own)
+    for load in (load_corpus, load_images):
+        with pytest.raises(InputError, match="is a foreign store: .* admit it with --allow-foreign"):
+            load([choice(store)])
+    admitted = load_images([choice(store)], allow_foreign=True)
+    assert load_corpus([choice(store)], allow_foreign=True).digest() == corpus.digest()
+    numbers = np.array([3, 39, 0])
+    torch.testing.assert_close(admitted.rows(numbers, 0), images.rows(numbers, 0), rtol=0, atol=0)
+    assert admitted.name(39) == "39 in " + str(store.path)
+
+
+def test_what_is_foreign_says_nothing_of_the_tower(make_store: MakeStore) -> None:
+    strange, prototypes, photos = foreign(make_store("f")), make_store("p", kind="prototypes"), make_store("a")
+    assert image_reference([strange]) == image_reference([strange, strange])
+    assert image_reference([strange]).identity is None
+    assert image_reference([strange, prototypes]).identity == prototypes.identity
+    assert image_reference([strange, prototypes, photos]).identity == photos.identity
+
+
+def test_what_is_known_is_compared_though_foreign_stores_are_admitted(make_store: MakeStore) -> None:
+    strange, a, other = foreign(make_store("f")), make_store("a"), make_store("b", weights="v" * 64)
+    assert load_images([choice(strange), choice(a)], allow_foreign=True).stores[1].identity == a.identity
+    with pytest.raises(MismatchError, match="a and .*b do not train together: other weights"):
+        load_images([choice(strange), choice(a), choice(other)], allow_foreign=True)
+    np.save(strange.path / "img_emb" / "img_emb_0000.npy", np.zeros((40, 7), np.float16))
+    with pytest.raises(MismatchError, match=r"f do not train together: another number of dimensions \(12 and 7\)"):
+        load_images([choice(strange), choice(a)], allow_foreign=True)
+
+
+def test_a_foreign_store_is_checked_as_its_mean_is_taken(make_store: MakeStore) -> None:
+    strange = foreign(make_store("f"))
+    rows = strange.embeddings()
+    rows[17, 3] = np.inf
+    np.save(strange.path / "img_emb" / "img_emb_0000.npy", rows)
+    with pytest.raises(InputError, match=r"img_emb_0000\.npy: row 17 .* holds inf"):
+        load_images([choice(strange)], allow_foreign=True)
+
+
+def test_memory_does_not_grow_with_a_foreign_store(make_store: MakeStore) -> None:
+    strange = foreign(make_store("f"))
+    rows = np.random.default_rng(0).normal(size=(200_000, 12)).astype(np.float32)
+    np.save(strange.path / "img_emb" / "img_emb_0000.npy", rows)
+    pq.write_table(pa.table({"caption": ["x"] * len(rows)}), strange.path / "metadata" / "metadata_0000.parquet")
+    tracemalloc.start()
+    center = load_images([choice(strange)], allow_foreign=True).image_center
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    torch.testing.assert_close(center, torch.from_numpy(rows.mean(axis=0, dtype=np.float64)).float(), atol=1e-4, rtol=0)
+    assert peak < rows.nbytes / 3

@@ -20,7 +20,6 @@ from torch import Tensor
 from littune.base.errors import InputError, MismatchError
 from littune.config import StoreChoice
 from littune.model.reference import ImageReference
-from littune.store.manifest import Settings
 from littune.store.store import EmbeddingStore
 
 _BLOCK = 8192
@@ -82,9 +81,8 @@ class StoredImages:
         return rows
 
     def checksums(self) -> list[str]:
-        """The checksums of all shards' embeddings, views included."""
-        shards = [shard for store in self.stores if store.manifest for shard in store.manifest.shards]
-        return [checksum for shard in shards for checksum in (shard.img_emb_sha256, *shard.views_sha256)]
+        """The checksums of all embeddings, views included."""
+        return [checksum for store in self.stores for checksum in store.checksums()]
 
     def name(self, number: int) -> str:
         """What an image is called in messages."""
@@ -95,16 +93,17 @@ class StoredImages:
         raise IndexError(number)
 
 
-def load_corpus(choices: Sequence[StoreChoice]) -> Corpus:
+def load_corpus(choices: Sequence[StoreChoice], *, allow_foreign: bool = False) -> Corpus:
     """Number the images and distinct texts of the chosen stores.
 
     Args:
         choices: the stores, at least one.
+        allow_foreign: admit stores made elsewhere.
 
     Raises:
-        InputError: a store is unfinished, or has no text in the chosen fields.
+        InputError: a store is unfinished or foreign, or has no text in the chosen fields.
     """
-    stores = [open_complete(choice.path) for choice in choices]
+    stores = [open_complete(choice.path, allow_foreign=allow_foreign) for choice in choices]
     per_store = [store.texts(choice.fields) for store, choice in zip(stores, choices, strict=True)]
     for store, choice, rows in zip(stores, choices, per_store, strict=True):
         count = sum(len(row) for row in rows)
@@ -133,7 +132,12 @@ def number_texts(texts_of_images: Iterable[Sequence[str]], weights: npt.NDArray[
 
 
 def load_images(
-    choices: Sequence[StoreChoice], *, center: str = "mean", center_on: EmbeddingStore | None = None, seed: int = 0
+    choices: Sequence[StoreChoice],
+    *,
+    center: str = "mean",
+    center_on: EmbeddingStore | None = None,
+    seed: int = 0,
+    allow_foreign: bool = False,
 ) -> StoredImages:
     """Open the chosen stores for their embeddings.
 
@@ -142,12 +146,13 @@ def load_images(
         center: ``mean`` or ``none``.
         center_on: a store whose mean centres images, instead of the training images' own.
         seed: of the views that are drawn.
+        allow_foreign: admit stores made elsewhere, of which only the dimension can be checked.
 
     Raises:
-        InputError: a store is unfinished.
+        InputError: a store is unfinished or foreign, or a foreign one holds what is no number.
         MismatchError: two stores are of different towers.
     """
-    stores = tuple(open_complete(choice.path) for choice in choices)
+    stores = tuple(open_complete(choice.path, allow_foreign=allow_foreign) for choice in choices)
     _check_one_tower([*stores, center_on] if center_on else stores)
     image_center = _image_center(stores, center, center_on)
     centers = tuple(
@@ -167,19 +172,16 @@ def _drawn(numbers: Indices, step: int, seed: int, count: int) -> Indices:
 
 def image_reference(stores: Sequence[EmbeddingStore]) -> ImageReference:
     """The image tower that a model trained on these stores reads out; one that saw pixels says most of it."""
-    settings = _settings(_reference(stores))
-    return ImageReference(spec=settings.tower, pooling=settings.identity.pooling, identity=settings.identity)
+    return max(map(_reference, stores), key=lambda reference: reference.knowledge)
 
 
-def open_complete(path: Path) -> EmbeddingStore:
+def open_complete(path: Path, *, allow_foreign: bool = False) -> EmbeddingStore:
     """The finished store at ``path``.
 
     Raises:
-        InputError: there is none, or it is foreign, unfinished or empty.
+        InputError: there is none, or it is unfinished or empty, or foreign and not admitted.
     """
-    store = EmbeddingStore.open(path, allow_foreign=True)
-    if store.manifest is None:
-        raise InputError(f"{path} does not say which image tower made it: train takes no foreign stores; embed anew")
+    store = EmbeddingStore.open(path, allow_foreign=allow_foreign)
     if not store.complete:
         raise InputError(f"the store {path} is not finished; run its embed command again first")
     if not store.num_rows:
@@ -187,21 +189,23 @@ def open_complete(path: Path) -> EmbeddingStore:
     return store
 
 
-def _reference(stores: Sequence[EmbeddingStore]) -> EmbeddingStore:
-    return next((store for store in stores if store.kind != "prototypes"), stores[0])
-
-
-def _settings(store: EmbeddingStore) -> Settings:
-    assert store.manifest is not None, "open_complete refuses foreign stores"
-    return store.manifest.settings
-
-
 def _check_one_tower(stores: Sequence[EmbeddingStore]) -> None:
-    reference = _reference(stores)
+    """Check that the stores are of one tower, as far as they say of which they are."""
+    best = max(stores, key=lambda store: _reference(store).knowledge)
     for store in stores:
-        differences = _settings(reference).identity.differences(_settings(store).identity)
+        if best.identity is not None and store.identity is not None:
+            differences = best.identity.differences(store.identity)
+        else:
+            differences = [f"another number of dimensions ({best.dim} and {store.dim})"] * (best.dim != store.dim)
         if differences:
-            raise MismatchError(f"{reference.path} and {store.path} do not train together: {'; '.join(differences)}")
+            raise MismatchError(f"{best.path} and {store.path} do not train together: {'; '.join(differences)}")
+
+
+def _reference(store: EmbeddingStore) -> ImageReference:
+    if store.manifest is None:
+        return ImageReference.unknown()
+    settings = store.manifest.settings
+    return ImageReference(spec=settings.tower, pooling=settings.identity.pooling, identity=settings.identity)
 
 
 def _image_center(stores: Sequence[EmbeddingStore], center: str, on: EmbeddingStore | None) -> Float[Tensor, " dim"]:

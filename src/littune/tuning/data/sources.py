@@ -1,7 +1,7 @@
 """Where a run's rows and images come from: stores of a locked tower's embeddings, or pairs, seen by a tower live."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from littune.base.distributed import Ranks
-from littune.base.errors import InputError
+from littune.base.errors import InputError, MismatchError
 from littune.base.files import littune_cache, write_atomic
 from littune.base.progress import log, track
 from littune.config import Augment, StoreChoice, TrainConfig
@@ -19,6 +19,7 @@ from littune.model.lit import LiT
 from littune.model.reference import ImageReference
 from littune.pairs.images import index_images
 from littune.pairs.open import open_pairs
+from littune.store.store import EmbeddingStore
 from littune.towers.image.sources import load_image_tower
 from littune.towers.image.tower import ImageTower
 from littune.tuning.data.batches import Indices
@@ -65,21 +66,26 @@ def spill_of(config: TrainConfig, ranks: Ranks) -> Path:
     return config.out / f".images.{ranks.rank}.bin"
 
 
-def from_stores(config: TrainConfig, begun: LiT | None) -> tuple[Corpus, ImageSource]:
+def from_stores(config: TrainConfig, begun: LiT | None, ranks: Ranks) -> tuple[Corpus, ImageSource]:
     """The rows of ``--store``, and their embeddings.
 
     Args:
         config: the run's settings.
         begun: the model of ``--from``, which must be of the same image tower.
+        ranks: the first of them says what is taken on trust.
     """
     choices = [StoreChoice.parse(spec) for spec in config.store]
-    center_on = open_complete(Path(config.center_on)) if config.center_on else None
-    corpus = load_corpus(choices)
-    stored = load_images(choices, center=config.center, center_on=center_on, seed=config.seed)
+    admitted = config.allow_foreign
+    center_on = open_complete(Path(config.center_on), allow_foreign=admitted) if config.center_on else None
+    corpus = load_corpus(choices, allow_foreign=admitted)
+    stored = load_images(choices, center=config.center, center_on=center_on, seed=config.seed, allow_foreign=admitted)
     if begun is not None:
         for store in stored.stores:
-            begun.check_store(store, allow_foreign=True)
-    reference = image_reference(stored.stores)
+            begun.check_store(store, allow_foreign=admitted)
+    stores = (*stored.stores, center_on) if center_on else stored.stores
+    reference = _named_tower(config, begun, stores) if config.image else image_reference(stores)
+    if ranks.is_first:
+        _say_what_is_trusted(stores, begun.reference if begun and not config.image else reference)
     return corpus, ImageSource(
         reference=reference,
         center=stored.image_center,
@@ -124,7 +130,7 @@ def from_pairs(config: TrainConfig, begun: LiT | None, ranks: Ranks) -> tuple[Co
             workers=config.workers,
         )
 
-    reference = ImageReference(spec=tower.spec, pooling=tower.pooling, identity=tower.identity)
+    reference = ImageReference.of(tower)
     center = torch.zeros(tower.dim)
     if config.center_on:
         on = load_images([StoreChoice(path=Path(config.center_on))])
@@ -142,6 +148,29 @@ def from_pairs(config: TrainConfig, begun: LiT | None, ranks: Ranks) -> tuple[Co
         pixels=pixels(config.augment, flip=config.flip),
         tower=tower,
     )
+
+
+def _named_tower(config: TrainConfig, begun: LiT | None, stores: Sequence[EmbeddingStore]) -> ImageReference:
+    """The tower of which ``--image`` says that foreign stores are."""
+    if begun is not None and begun.reference.identity is not None:
+        raise InputError(f"--from {config.from_run} brings its image tower; leave out --image {config.image}")
+    tower = _image_tower(config)
+    reference = ImageReference.of(tower)
+    for store in stores:
+        if store.dim != tower.dim:
+            raise MismatchError(
+                f"{store.path} holds {store.dim}-d embeddings and {config.image} gives {tower.dim}-d ones"
+            )
+        reference.check(store.identity, str(store.path), allow_foreign=True)
+    return reference
+
+
+def _say_what_is_trusted(stores: Sequence[EmbeddingStore], reference: ImageReference) -> None:
+    """Say which stores are taken to be of which tower, though nothing shows it."""
+    unproved = [str(store.path) for store in stores if store.identity is None or reference.identity is None]
+    if unproved:
+        tower = "one image tower, which the run will not know" if reference.identity is None else reference.spec
+        log(f"taken on trust to be of {tower}, as only their width was checked: {', '.join(unproved)}")
 
 
 def _image_tower(config: TrainConfig) -> ImageTower:

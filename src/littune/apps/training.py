@@ -1,4 +1,4 @@
-"""Training and scoring put together: what ``littune train`` and ``littune.train`` do."""
+"""Training, scoring and the model card put together: what ``littune train`` and ``littune.train`` do."""
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,6 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from littune.apps.card import CARD, keep_records, write_run_card
 from littune.base.distributed import launched
 from littune.base.errors import InputError
 from littune.config import TrainConfig
@@ -32,7 +33,10 @@ def train(store: Stores | Sequence[Stores] = (), *, out: str | Path, **settings:
     stores = [store] if isinstance(store, Stores) else store
     specs = tuple(str(one.path if isinstance(one, EmbeddingStore) else one) for one in stores)
     config = TrainConfig(store=specs, out=Path(out), **settings)
-    return fit(config, probe=make_probe(config.val, allow_foreign=config.allow_foreign))
+    model = fit(config, probe=make_probe(config.val, allow_foreign=config.allow_foreign))
+    if launched().is_first and not _has_card(config):
+        _describe(config, model, _score(config, model))
+    return model
 
 
 def _check_names(settings: Iterable[str]) -> None:
@@ -47,9 +51,26 @@ def _check_names(settings: Iterable[str]) -> None:
 def run_training(config: TrainConfig) -> Evaluation | None:
     """Train, and score the outcome on the sets in ``config.val``, if there are any; of several processes, one does."""
     model = fit(config, probe=make_probe(config.val, allow_foreign=config.allow_foreign))
-    if not config.val or not launched().is_first:
+    if not launched().is_first:
         return None
-    return evaluate(model, config.val, allow_foreign=config.allow_foreign)
+    evaluation = _score(config, model)
+    if not _has_card(config):
+        _describe(config, model, evaluation)
+    return evaluation
+
+
+def _score(config: TrainConfig, model: LiT) -> Evaluation | None:
+    return evaluate(model, config.val, allow_foreign=config.allow_foreign) if config.val else None
+
+
+def _has_card(config: TrainConfig) -> bool:
+    """Whether the run was finished before: its card, which its owner may have added to, stays as it is."""
+    return (config.out / CARD).is_file()
+
+
+def _describe(config: TrainConfig, model: LiT, evaluation: Evaluation | None) -> None:
+    keep_records(config, evaluation)
+    write_run_card(model)
 
 
 def make_probe(val: Sequence[str], *, allow_foreign: bool = False) -> Probe | None:

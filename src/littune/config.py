@@ -116,6 +116,9 @@ class TrainConfig:
     """The text tower: hf:NAME_OR_DIR, package:minilm, scratch:Ti|S|B|L. May be left out with --from."""
     locking: Locking = "LU"
     """The paper's two letters, image tower first: L locked, U unlocked pre-trained, u from scratch."""
+    lora: int = 0
+    """With a pre-trained text tower that is unlocked, the rank of the adapters (LoRA) that are trained in its place; 0
+    for none. The run's tower holds what they learned."""
     heads: Heads = "text"
     """Which towers end in a linear head onto the shared space; with the text's alone it is the images' own."""
     out_dim: int | None = None
@@ -144,8 +147,9 @@ class TrainConfig:
     optimizer: Optimizer = "adamw"
     """adafactor is big_vision's variant (App. C); adam decays no weights."""
     lr: float | None = None
-    """Peak learning rate; by default 2e-3 where heads alone are trained, 1e-3 where a tower is new (a tenth of it for a
-    pre-trained one beside it), and 1e-4 where only pre-trained ones are unlocked (20 times that for the heads)."""
+    """Peak learning rate; by default 2e-3 where heads alone are trained, 1e-3 where a tower or its adapters are new (a
+    tenth of it for a pre-trained one beside it), and 1e-4 where only pre-trained ones are unlocked (20 times that for
+    the heads)."""
     lr_rules: Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=True)] = ()
     """Factors on the learning rate by parameter name, each PATTERN:FACTOR[:START], the last that matches wins: 0
     locks, and START is the share of the steps before which nothing of it moves (App. H)."""
@@ -192,6 +196,7 @@ class TrainConfig:
         _check(self.epochs >= 1, "epochs", self.epochs, "at least 1")
         _check(self.workers >= 1, "workers", self.workers, "at least 1")
         _check(self.keep >= 1, "keep", self.keep, "at least 1")
+        _check(self.lora >= 0, "lora", self.lora, "a rank of at least 1, or 0 for none")
         _check(self.out_dim is None or self.out_dim >= 1, "out_dim", self.out_dim, "at least 1")
         _check(self.lr is None or self.lr > 0, "lr", self.lr, "positive")
         _check(self.weight_decay is None or self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
@@ -233,6 +238,8 @@ class TrainConfig:
             "0 with adam; adamw decays",
         )
         _check(self.select == "last" or bool(self.val), "select", self.select, "last without --val")
+        fix = f"unset with --locking {self.locking}: it tunes a pre-trained text tower, --locking {self.locking[0]}U"
+        _check(not self.lora or self.locking[1] == "U", "lora", self.lora, fix)
         if self.locking == "LL" and self.heads == "none":
             raise InputError("locking = 'LL' without heads leaves nothing to train: choose other --heads")
 
@@ -247,9 +254,14 @@ class TrainConfig:
         return self.locking[1] != "L"
 
     @property
+    def trains_new(self) -> bool:
+        """Whether weights of a tower are trained that nothing was learned by before: one from scratch, or adapters."""
+        return "u" in self.locking or self.lora > 0
+
+    @property
     def learning_rate(self) -> float:
         """The peak learning rate, with the locking's default where none is set."""
-        default = _LR_HEADS if self.locking == "LL" else _LR_NEW if "u" in self.locking else _LR_PRETRAINED
+        default = _LR_HEADS if self.locking == "LL" else _LR_NEW if self.trains_new else _LR_PRETRAINED
         return default if self.lr is None else self.lr
 
     @property

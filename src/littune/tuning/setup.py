@@ -18,6 +18,7 @@ from littune.model.lit import LiT
 from littune.store.store import is_store
 from littune.towers.image.trained import TrainedImageTower
 from littune.towers.precision import usable_device, wants_bfloat16
+from littune.towers.text.lora import add_adapters
 from littune.towers.text.sources import load_text_tower
 from littune.towers.text.tower import TextTower, Tokens
 from littune.tuning.data.batches import Batches
@@ -75,13 +76,14 @@ def set_up(config: TrainConfig, ranks: Ranks) -> Setup:
     corpus, images = from_stores(config, begun, ranks) if config.store else from_pairs(config, begun, ranks)
     torch.manual_seed(config.seed)  # once more: heads are drawn alike, whatever an image tower drew before them
     model = _begun(config, begun, images) if begun else _new_model(config, corpus, images)
+    locked_text = _locked_text(model, config)
     _lock(model, config, images)
     model.to(device)
     tokens = _tokens(model, corpus)
-    factor = 1.0 if config.locking == "LL" or "u" in config.locking else HEAD_LR_FACTOR
+    factor = 1.0 if config.locking == "LL" or config.trains_new else HEAD_LR_FACTOR
     factors: dict[nn.Module, float] = {head: factor for head in (model.text_head, model.image_head) if head is not None}
-    if "u" in config.locking:
-        towers = zip(config.locking, (model.image, model.text), strict=True)
+    if config.trains_new:
+        towers = zip(config.locking, (model.image, None if config.lora else model.text), strict=True)
         factors |= {tower: PRETRAINED_LR_FACTOR for letter, tower in towers if letter == "U" and tower is not None}
     apply_rules(model, rules)
     if model.image is not None:
@@ -108,7 +110,7 @@ def set_up(config: TrainConfig, ranks: Ranks) -> Setup:
         tokens=tokens,
         optimizer=make_optimizer(config.optimizer, groups, lr=config.learning_rate),
         name_image=images.name,
-        about=_digest(images.contents, corpus.digest(), str(model.center.tolist()), _locked_text(model, config)),
+        about=_digest(images.contents, corpus.digest(), str(model.center.tolist()), locked_text),
     )
 
 
@@ -127,7 +129,7 @@ def _check(config: TrainConfig, ranks: Ranks) -> None:
 
 def _locked_text(model: LiT, config: TrainConfig) -> str:
     """The identity of a text tower whose weights are in no checkpoint."""
-    return "" if config.trains_text else model.text.identity
+    return "" if config.trains_text and not config.lora else model.text.identity
 
 
 def _digest(*parts: str) -> str:
@@ -194,6 +196,8 @@ def _text_tower(config: TrainConfig, corpus: Corpus) -> TextTower:
 def _lock(model: LiT, config: TrainConfig, images: ImageSource) -> None:
     """Locking is data: what is locked needs no gradient."""
     model.text.requires_grad_(config.trains_text)
+    if config.lora:
+        add_adapters(model.text, rank=config.lora)
     if config.trains_image:
         assert images.tower is not None
         from_scratch = config.locking[0] == "u"

@@ -18,6 +18,7 @@ from littune.base.progress import log, track
 from littune.config import TrainConfig
 from littune.model.lit import LiT
 from littune.model.run_files import is_run
+from littune.towers.text.lora import merge_adapters
 from littune.tuning.data.sources import spill_of
 from littune.tuning.loss.objective import objective_of
 from littune.tuning.optim.optimizers import set_learning_rate
@@ -156,6 +157,8 @@ def _fit(config: TrainConfig, probe: Probe | None, ranks: Ranks) -> None:
             log(f"the weights after step {best.step} scored best: {best.score:.1%}")
         cost.save(pairs=total * batches.batch_size, processes=ranks.size)
         draw_curves(read_metrics(config.out), config.out / "curves.png")
+        if config.lora:
+            merge_adapters(model.text)
         model.eval().save(config.out, bundle=config.bundle)
         states.remove()
         log(f"trained {total} steps on {len(setup.corpus.row_image):,} pairs, into {config.out}")

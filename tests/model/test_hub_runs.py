@@ -168,7 +168,7 @@ def test_json_that_is_too_large_or_too_deep(folder: Path, monkeypatch: pytest.Mo
     with pytest.raises(InputError, match=r"hf:me/first: scores.json is damaged \(maximum recursion depth"):
         check_run_folder(folder, "me/first")
     (folder / "scores.json").write_text("{}")
-    monkeypatch.setattr(hub_runs, "_MOST_JSON", 10)
+    monkeypatch.setattr(hub_runs, "_MOST_BYTES", 10)
     with pytest.raises(InputError, match=r"hf:me/first: model.json has \d+ bytes, and at most 10 are read"):
         check_run_folder(folder, "me/first")
 
@@ -186,5 +186,5 @@ def test_a_folder_is_named_without_hf(tmp_path: Path) -> None:
 
 
 def test_what_is_fetched_is_data() -> None:
-    assert {Path(file).suffix for file in RUN_FILES} == {".json", ".md", ".safetensors", ".toml"}
+    assert {Path(file).suffix for file in RUN_FILES} == {".json", ".md", ".model", ".safetensors", ".toml"}
     assert not [file for file in RUN_FILES if any(sign in file for sign in "*?[")]

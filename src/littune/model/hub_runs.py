@@ -1,7 +1,7 @@
 """``hf:NAME[@REVISION]``: runs on the Hugging Face hub, downloaded once into its cache and checked.
 
-Only the files of a run are fetched, all of them data: JSON, TOML, a card, safetensors. What a repository holds
-beside them (code, pickles, checkpoints) never gets here, and a text tower that asks for code of its own is refused.
+Only the files of a run are fetched, all of them data: JSON, TOML, a card, safetensors, a vocabulary. What a repository
+holds beside them (code, pickles, checkpoints) never gets here, and a text tower that asks for code is refused.
 """
 
 import json
@@ -16,6 +16,7 @@ from safetensors import safe_open
 from littune.base.errors import InputError, LittuneError, first_line
 from littune.base.files import read_json
 from littune.model.run_files import FORMAT
+from littune.towers.lit.style import SENTENCEPIECE, STYLE
 
 ABOUT = "model.json"
 _NEEDED = (
@@ -27,11 +28,13 @@ _NEEDED = (
     "text_tower/tokenizer.json",
 )
 _BUNDLE = "image_tower.safetensors"
-RUN_FILES = (*_NEEDED, _BUNDLE, "config.toml", "cost.json", "data.json", "scores.json", "README.md")
+# What the text tower of a published checkpoint keeps, for ``export --to npz`` (``towers.lit.style``).
+_KEPT = tuple(f"text_tower/kept/{name}" for name in (STYLE, SENTENCEPIECE))
+RUN_FILES = (*_NEEDED, *_KEPT, _BUNDLE, "config.toml", "cost.json", "data.json", "scores.json", "README.md")
 """All that a finished run holds for others; each is named, so that nothing else comes along."""
 
-_MOST_JSON = 64 << 20
-"""The largest JSON or TOML file that is read, in bytes; the tokenizers of the largest vocabularies have half of it."""
+_MOST_BYTES = 64 << 20
+"""The largest file that is read, weights aside, in bytes; the tokenizers of the largest vocabularies have half."""
 
 
 def run_folder_of_hub(name: str) -> Path:
@@ -88,8 +91,8 @@ def _check_about(path: Path, name: str) -> dict[str, object]:
 
 
 def _check_file(path: Path, what: str) -> None:
-    if path.suffix != ".safetensors" and path.stat().st_size > _MOST_JSON:
-        raise InputError(f"{what} has {path.stat().st_size:,} bytes, and at most {_MOST_JSON:,} are read")
+    if path.suffix != ".safetensors" and path.stat().st_size > _MOST_BYTES:
+        raise InputError(f"{what} has {path.stat().st_size:,} bytes, and at most {_MOST_BYTES:,} are read")
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt"):

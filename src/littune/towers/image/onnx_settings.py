@@ -102,8 +102,8 @@ class OnnxSettings:
         )
 
     def save(self, path: Path) -> None:
-        """Write the TOML file; what is as by default is left out."""
-        values = {field.name: value for field in fields(self) if (value := getattr(self, field.name)) != field.default}
+        """Write the TOML file, defaults and all."""
+        values = {name: value for name, value in vars(self).items() if value not in (None, "")}
         if self.exported is not None:
             values["exported"] = asdict(self.exported)
         write_bytes(path, tomli_w.dumps(values).encode())

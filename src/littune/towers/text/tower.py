@@ -248,7 +248,8 @@ def _pooled(outputs: Float[Tensor, "n t dim"], mask: Bool[Tensor, "n t"], poolin
         return outputs[:, 0]
     lengths = mask.sum(dim=1)
     if pooling == "last":
-        return outputs[torch.arange(len(outputs), device=outputs.device), lengths - 1]
+        # Not len(outputs), which fixes the number of texts where a graph of the tower is exported.
+        return outputs[torch.arange(outputs.shape[0], device=outputs.device), lengths - 1]
     return outputs.masked_fill(~mask[:, :, None], 0).sum(dim=1) / lengths[:, None]
 
 

@@ -52,6 +52,8 @@ def to_sentence_transformers(model: LiT, out: Path, options: ExportOptions) -> E
     image_modules = _write_images(image, poolings, linear, out / "image")
     _write_router(out, {"text": text_modules, "image": image_modules})
     version = "images need sentence-transformers 5.4 or newer; an older one loads the folder's text/"
+    if model.text.padded:
+        version = "the folder needs sentence-transformers 5.4 or newer"
     return Exported(how_to_load=_CODE_OF_TEXTS + _CODE_OF_IMAGES, notes=(version, *shifted_crop(image)))
 
 

@@ -96,9 +96,7 @@ def test_files_that_are_no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_a_checkpoint_of_another_architecture(tmp_path: Path) -> None:
     torch.save(drawn("tiny-resnet").state_dict(), tmp_path / "clip.pt")
     found = message(f"open_clip:tiny-vit@{tmp_path / 'clip.pt'}")
-    assert (
-        "clip.pt is no checkpoint of tiny-vit (Error(s) in loading state_dict for VisionTransformer:" in found
-    )
+    assert "clip.pt is no checkpoint of tiny-vit (Error(s) in loading state_dict for VisionTransformer:" in found
 
 
 def test_positions_are_not_stretched(tmp_path: Path) -> None:

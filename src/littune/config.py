@@ -96,7 +96,8 @@ class TrainConfig:
     pairs: str = ""
     """Instead of stores: pairs to train on from their pixels, which an unlocked image tower needs."""
     image: str = ""
-    """With --pairs, or of foreign stores, the image tower: timm:NAME[@CHECKPOINT], hf:NAME_OR_DIR, package:NAME,
+    """With --pairs, or of foreign stores, the image tower: timm:NAME[@CHECKPOINT], hf:NAME_OR_DIR,
+    open_clip:NAME[@CHECKPOINT], onnx:PATH.onnx, lit:PATH.npz, package:NAME,
     run:DIR."""
     image_pooling: Pooling = "own"
     """How that image tower pools: its own way, or cls, mean, cls+mean."""
@@ -113,7 +114,8 @@ class TrainConfig:
     out: Path
     """The run folder to write; an unfinished one with the same settings goes on."""
     text: str = ""
-    """The text tower: hf:NAME_OR_DIR, package:minilm, scratch:Ti|S|B|L. May be left out with --from."""
+    """The text tower: hf:NAME_OR_DIR, open_clip:NAME[@CHECKPOINT], lit:PATH.npz, package:minilm, package:e5-small,
+    scratch:Ti|S|B|L. May be left out with --from."""
     locking: Locking = "LU"
     """The paper's two letters, image tower first: L locked, U unlocked pre-trained, u from scratch."""
     lora: int = 0

@@ -10,10 +10,11 @@ from littune.model.run_files import is_run
 from littune.pairs import open_pairs
 from littune.store.store import EmbeddingStore, is_store
 from littune.towers.image.sources import load_image_tower
+from littune.towers.specs import is_hf_folder
 from littune.towers.text.sources import load_text_tower
 
-_TEXT_ONLY = ("package:minilm",)
-_IMAGE_ONLY = ("timm:", "package:efficientnet")
+_IMAGE_ONLY = ("onnx:", "run:", "timm:")
+_EITHER_TOWER = ("open_clip:", "package:")
 
 About = dict[str, object]
 
@@ -27,16 +28,14 @@ def describe(what: str) -> About:
     path = Path(what)
     if what == "sets" and not path.exists():
         return _known_sets()
-    if is_run(path):
-        return _run(path)
+    if is_run(path) or what.startswith("lit:"):
+        return _run(what)
     if is_store(path):
         return _store(path)
     if what.startswith(_IMAGE_ONLY):
         return _image_tower(what)
-    if what.startswith(_TEXT_ONLY):
-        return _text_tower(what)
-    if what.startswith("hf:") and (Path(what.removeprefix("hf:")) / "config.json").is_file():
-        return _hf_tower(what)
+    if what.startswith(_EITHER_TOWER) or is_hf_folder(what):
+        return _tower(what)
     return _pairs(what)
 
 
@@ -77,18 +76,18 @@ def _known_sets() -> About:
     }
 
 
-def _run(path: Path) -> About:
-    model = LiT.load(path)
+def _run(spec: str) -> About:
+    model = LiT.load(spec)
     return {
-        "kind": "run",
-        "path": str(path),
+        "kind": "run" if model.folder else "published checkpoint",
+        "path": spec,
         "image tower": model.reference.spec,
         "text tower": model.text.spec,
         "max tokens": model.text.max_tokens,
         "dimensions": model.dim,
         "logit scale": round(model.logit_scale, 3),
         "identity": model.reference.identity.to_dict() if model.reference.identity else None,
-        "settings": str(path / "config.toml"),
+        "settings": str(model.folder / "config.toml") if model.folder else "",
         "carries the image tower": model.reference.weights is not None,
     }
 
@@ -125,7 +124,7 @@ def _image_tower(spec: str) -> About:
 
 
 def _text_tower(spec: str) -> About:
-    tower = load_text_tower(spec, max_tokens=32)
+    tower = load_text_tower(spec)
     return {
         "kind": "text tower",
         "spec": spec,
@@ -135,7 +134,7 @@ def _text_tower(spec: str) -> About:
     }
 
 
-def _hf_tower(spec: str) -> About:
+def _tower(spec: str) -> About:
     try:
         return _image_tower(spec)
     except LittuneError as image_error:

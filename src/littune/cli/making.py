@@ -31,7 +31,8 @@ def embed(
     Under torchrun, the processes share the images out and write one store together.
 
     Args:
-        image: The image tower: timm:NAME[@CHECKPOINT], hf:NAME_OR_DIR, package:efficientnet-lite0|1|2.
+        image: The image tower: timm:NAME[@CHECKPOINT], hf:NAME_OR_DIR, open_clip:NAME[@CHECKPOINT], onnx:PATH.onnx,
+            lit:PATH.npz, package:efficientnet-lite0|1|2, run:DIR.
         out: The store's folder.
         pairs: Where images and texts lie: tar shards, a table, a folder, hf:NAME_OR_DIR.
         prototypes: Store the directions of the tower's own classifier instead of images.

@@ -60,6 +60,12 @@ def without_checkpoint(spec: Spec, *, what: str = "tower") -> Spec:
     return spec
 
 
+def is_hf_folder(spec: str) -> bool:
+    """Whether ``spec`` is ``hf:DIR`` of a folder that a transformers model was saved to."""
+    kind, _, name = spec.partition(":")
+    return kind == "hf" and (Path(name).expanduser() / "config.json").is_file()
+
+
 def _kind_problem(kind: str, kinds: Collection[str]) -> str:
     known = ", ".join(sorted(kinds))
     if not kind:

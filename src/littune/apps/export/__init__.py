@@ -16,6 +16,7 @@ from littune.model.lit import LiT
 from littune.store.store import EmbeddingStore, is_store
 from littune.towers.image.sources import load_image_tower
 from littune.towers.image.tower import ImageTower
+from littune.towers.specs import is_hf_folder
 
 Exportable = LiT | EmbeddingStore | ImageTower
 
@@ -64,14 +65,9 @@ def export(
 def _opened(what: str, options: ExportOptions) -> Exportable:
     if is_store(Path(what)):
         return EmbeddingStore.open(what, allow_foreign=True)
-    if what.startswith(_TOWER_KINDS) or _is_hf_tower(what):
+    if what.startswith(_TOWER_KINDS) or is_hf_folder(what):
         return load_image_tower(what, device=options.device, precision=options.precision)
     return LiT.load(what, device=options.device, precision=options.precision)
-
-
-def _is_hf_tower(what: str) -> bool:
-    """Whether it is a folder of transformers', not a run on the hub."""
-    return what.startswith("hf:") and (Path(what.removeprefix("hf:")).expanduser() / "config.json").is_file()
 
 
 def _writer(what: Exportable, to: str, options: ExportOptions) -> Callable[[Path], Exported]:

@@ -5,6 +5,7 @@
     checkpoints/          the last complete states of an unfinished run, N.pt after N steps, and best.pt, the
                           weights that scored best so far; gone when it is finished
     cost.json             seconds, pairs seen, peak memory
+    data.json, scores.json, README.md    what it was trained on, how it scored on --val, and its card (littune.apps)
     curves.png            the metrics as a picture
     model.json, model.safetensors, text_tower/    the model (see ``littune.model.lit``); model.json is written
                           last, and its presence says that the run is finished

@@ -16,7 +16,7 @@ SaveTextModel = Callable[..., Path]
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("minilm", "text tower 'minilm' does not say what kind it is; write KIND:NAME with KIND one of hf, lit, open_clip, package"),
+        ("minilm", "text tower 'minilm' does not say what kind it is; write KIND:NAME with KIND one of hf, lit"),
         ("scrach:S", "text tower 'scrach:S' is of an unknown kind 'scrach'; did you mean 'scratch'?"),
         ("package:bert", "text tower 'package:bert' is unknown; choose one of package:minilm"),
         ("package:minilm@x", "'package' takes no '@x'"),

@@ -87,7 +87,8 @@ class OpenClipEncoder(Encoder):
         if not self.padded or core.pool_type not in ("argmax", "eos"):
             return outputs
         ends = ids.argmax(dim=1) if core.pool_type == "argmax" else (ids == core.eos_id).int().argmax(dim=1)
-        pooled = outputs[torch.arange(len(ids), device=ids.device), ends]
+        # Not len(ids), which fixes the number of texts where a graph of the tower is exported.
+        pooled = outputs[torch.arange(ids.shape[0], device=ids.device), ends]
         return torch.cat([outputs[:, :-1], pooled[:, None]], dim=1)
 
     def weights(self) -> dict[str, Tensor]:

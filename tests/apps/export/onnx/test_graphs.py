@@ -16,7 +16,9 @@ from littune.model.lit import LiT
 from littune.towers.image.from_hf import HFTrunk
 from littune.towers.image.from_timm import TimmTrunk
 from littune.towers.image.tower import ImageTower, Trunk
+from littune.towers.text.sources import load_text_tower
 from tests.apps.export.onnx.conftest import PREPROCESS, SaveTextModel, make_model, make_text, make_tower
+from tests.open_clip_models import drawn, in_folder, registered
 from tests.towers.conftest import TEXTS
 
 
@@ -51,6 +53,15 @@ def test_texts_of_bert(model: LiT) -> None:
 @pytest.mark.parametrize("pooling", ["cls_token", "mean_tokens", "lasttoken"])
 def test_texts_of_others(kind: str, pooling: str, save_text_model: SaveTextModel, tmp_path: Path) -> None:
     check_texts(make_model(f"hf:{save_text_model(kind, tmp_path / kind, pooling=pooling)}"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["tiny-vit", "tiny-mlp", "tiny-siglip", "tiny-worldwide"])
+def test_texts_of_open_clip(name: str, tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    with registered(tmp_path / "models"):
+        folder = in_folder(drawn(name), name, tmp_path / "clip")
+        check_texts(make_model(load_text_tower(f"open_clip:{folder}")))
 
 
 def test_images_are_centred_and_of_unit_length() -> None:

@@ -1,6 +1,7 @@
 """The verbs that use a run: encode, classify, search."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,9 @@ from littune.base.errors import InputError
 from littune.base.progress import log
 from littune.cli.common import COMPUTE, Flag, app, check_run, check_there, show, split
 from littune.config import Compute
+
+Each = Annotated[tuple[str, ...], Parameter(negative="")]
+"""A flag that takes one value and may be given several times."""
 
 
 @app.command
@@ -93,33 +97,59 @@ def search(
     *,
     run: str,
     store: Path,
+    image: Path | None = None,
+    weight: float = 0.5,
+    without: Each = (),
+    where: Each = (),
     k: Annotated[int, Parameter(name=["-k", "--k"], validator=Number(gte=1))] = 5,
     allow_foreign: Flag = False,
     json: Flag = False,
     compute: Compute = COMPUTE,
 ) -> None:
-    """Find the images of a store that fit some words.
+    """Find the images of a store that fit some words, are like a picture, or both.
 
     Args:
         query: The words, quoted.
         run: The run: a folder, hf:NAME on the hub, or lit:PATH.npz, a published checkpoint.
         store: The store to search.
+        image: A picture to find the like of.
+        weight: The picture's share where there are words too, from 0 to 1.
+        without: Words for what is not wanted; may be given several times.
+        where: COLUMN=VALUE, what a column or field of the metadata must be; may be given several times, and of one
+            column any of the values will do.
         k: How many images to show.
         allow_foreign: Admit a store that does not say which tower it is of.
         json: Print the hits as JSON.
         compute: Where and how precisely towers run.
     """
-    if not query.strip():
-        raise InputError('the words to search for are missing: littune search "two dogs in the snow" --run … --store …')
+    if not query.strip() and image is None:
+        raise InputError(
+            'the words to search for are missing: littune search "two dogs in the snow" --run … --store … '
+            "(or --image PICTURE)"
+        )
     check_run(run)
     check_there("store", store, fix="; make it with: littune embed")
-    from littune.apps.search import Index
+    check_there("picture", *filter(None, [image]))
+    filters = _filters(where)
+    from littune.apps.search import Index, Query
     from littune.model.lit import LiT
 
+    asked = Query(text=query, image=image, weight=weight, without=without)
     model = LiT.load(run, device=compute.device, precision=compute.precision)
-    hits = Index(model, store, allow_foreign=allow_foreign).search(query, k=k)
+    hits = Index(model, store, allow_foreign=allow_foreign).search(asked, k=k, where=filters)
     if json:
         show({"query": query, "hits": [hit.to_dict() for hit in hits]}, json=True)
     else:
         for hit in hits:
             print(f"{hit.score:.3f}  {hit.key}  {hit.source}  {hit.caption}")
+
+
+def _filters(where: Sequence[str]) -> dict[str, list[str]]:
+    """``COLUMN=VALUE`` … → the values of each column."""
+    found: dict[str, list[str]] = {}
+    for given in where:
+        column, equals, value = given.partition("=")
+        if not column or not equals:
+            raise InputError(f"--where {given} is not usable: write it as COLUMN=VALUE")
+        found.setdefault(column, []).append(value)
+    return found

@@ -1,13 +1,16 @@
 """Search finds what the words say, best first, and refuses what it cannot search."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from littune.apps.search import Index
+from littune.apps.search import Index, Query
+from littune.apps.search import index as index_module
 from littune.base.errors import InputError, MismatchError
 from littune.store.shards import Row
 from littune.store.store import EmbeddingStore
-from tests.evaluation.conftest import ColorReader, MakeStore, make_tower
+from tests.evaluation.conftest import ColorReader, MakeStore, make_tower, paint
 
 ROWS = [Row(key=key, source="by hand", texts=(f"a {key} square",)) for key in ("red", "green", "blue", "red again")]
 COLORS = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 0, 0]], np.float32)
@@ -45,3 +48,29 @@ def test_what_cannot_be_searched(model: ColorReader, store: EmbeddingStore, make
         index.search("red", k=0)
     with pytest.raises(MismatchError, match="other weights"):
         Index(model, make_store(ROWS, COLORS, tower=make_tower(factor=2.0), name="other"))
+
+
+def test_queries_of_every_kind_and_filters(model: ColorReader, store: EmbeddingStore, tmp_path: Path) -> None:
+    index = Index(model, store)
+    paint(tmp_path / "green.png", "green")
+    asked = [Query(image=tmp_path / "green.png"), "red", Query(text="red green", without=("red",))]
+    best = [hits[0].key for hits in index.search_many(asked, k=1)]
+    assert best == ["green", "red", "green"]
+    assert [hit.key for hit in index.search("red", where={"key": ["blue", "red again"]})] == ["red again", "blue"]
+    assert index.search("red", where={"key": "nothing"}) == []
+    assert index.search_many([], k=1) == []
+    with pytest.raises(InputError, match="no column 'size'"):
+        index.search("red", where={"size": 3})
+
+
+def test_a_filter_is_looked_up_once(model: ColorReader, store: EmbeddingStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = Index(model, store)
+    first = index.search("red", where={"key": "red"})
+    for number in range(index_module._FILTERS - 1):
+        index.search("red", where={"key": str(number)})
+    with monkeypatch.context() as patch:
+        patch.setattr(index_module, "allowed_rows", None)
+        assert index.search("red", where={"key": "red"}) == first
+    for number in range(index_module._FILTERS):
+        index.search("red", where={"key": f"new {number}"})
+    assert len(index._allowed) == index_module._FILTERS

@@ -52,6 +52,15 @@ def test_saved_settings_are_the_same_settings(tmp_path: Path) -> None:
         config(from_run="other", val=("v",), seed=1).check_same(path)
 
 
+def test_a_run_of_an_earlier_version_had_the_defaults_of_what_came_later(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "config.toml"
+    config().save(path)
+    path.write_text("".join(line for line in path.read_text().splitlines(keepends=True) if not line.startswith("lora")))
+    config().check_same(path)
+    with pytest.raises(MismatchError, match="begun with lora = 0, now it is 8"):
+        config(locking="LU", lora=8).check_same(path)
+
+
 def test_broken_toml_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text("a = ")
     with pytest.raises(InputError, match="a.toml is not valid TOML"):

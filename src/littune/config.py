@@ -7,6 +7,7 @@ documented and checked once. Values are checked as they are set; an error names 
 import dataclasses
 import math
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -283,7 +284,8 @@ class TrainConfig:
         Raises:
             MismatchError: one differs; the message names it and both values.
         """
-        before, now = read_toml(path), _as_toml(self)
+        # A run of an earlier version lacks the settings that came later, and had what they are by default.
+        before, now = _defaults() | read_toml(path), _as_toml(self)
         # What is scored matters only where the best score decides.
         free = _FREE_SETTINGS - {"val"} if self.select == "best" else _FREE_SETTINGS
         for name in sorted((before.keys() | now.keys()) - free):
@@ -346,8 +348,18 @@ def _weight(spec: str, text: str) -> float:
 
 
 def _as_toml(config: TrainConfig) -> dict[str, object]:
-    values = {("from" if name == "from_run" else name): value for name, value in dataclasses.asdict(config).items()}
-    return {name: _plain(value) for name, value in values.items() if value is not None}
+    return _toml_values(dataclasses.asdict(config))
+
+
+def _defaults() -> dict[str, object]:
+    """What the settings are where nothing is said, as TOML has them."""
+    fields = dataclasses.fields(TrainConfig)
+    return _toml_values({field.name: field.default for field in fields if field.default is not dataclasses.MISSING})
+
+
+def _toml_values(values: Mapping[str, object]) -> dict[str, object]:
+    named = {("from" if name == "from_run" else name): value for name, value in values.items()}
+    return {name: _plain(value) for name, value in named.items() if value is not None}
 
 
 def _plain(value: object) -> object:

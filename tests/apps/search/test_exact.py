@@ -55,12 +55,13 @@ def test_ties_come_in_the_store_s_order(block: int) -> None:
     for k in (1, 5, 40, 64):
         best = Best(3, k)
         for start in range(0, 64, block):
-            best.add(scores[:, start : start + block], start)
+            numbers = np.arange(start, min(start + block, 64))
+            best.add(scores[:, numbers], numbers)
         assert np.array_equal(best.rows, np.argsort(-scores, axis=1, kind="stable")[:, :k])
         assert np.array_equal(best.scores, np.sort(scores, axis=1)[:, ::-1][:, :k])
 
 
 def test_what_is_not_allowed_is_never_found() -> None:
     best = Best(1, 3)
-    best.add(np.array([[-np.inf, 0.5, -np.inf]], np.float32), 10)
+    best.add(np.array([[-np.inf, 0.5, -np.inf]], np.float32), np.array([10, 11, 12]))
     assert best.rows.tolist() == [[11, -1, -1]]

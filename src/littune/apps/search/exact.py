@@ -62,7 +62,7 @@ class ExactRows:
             scores = queries @ rows.T
             if chosen is not None:
                 scores[:, ~chosen] = -np.inf
-            best.add(scores, start)
+            best.add(scores, np.arange(start, start + len(rows)))
         return best.scores, best.rows
 
     def _blocks(self, size: int) -> Iterator[tuple[int, Float32[np.ndarray, "b dim"]]]:
@@ -73,6 +73,17 @@ class ExactRows:
         for start in range(len(self._kept), self._store.num_rows, size):
             numbers = np.arange(start, min(start + size, self._store.num_rows))
             yield start, project_rows(self._model, self._store, numbers)
+
+
+def best_of(
+    model: LiT, store: EmbeddingStore, rows: Int64[np.ndarray, " m"], queries: Float32[np.ndarray, "n dim"], k: int
+) -> Found:
+    """``ExactRows.find`` among a few rows, given in ascending order and read anew."""
+    best = Best(len(queries), k)
+    for start in range(0, len(rows), _STREAMED):
+        some = rows[start : start + _STREAMED]
+        best.add(queries @ project_rows(model, store, some).T, some)
+    return best.scores, best.rows
 
 
 class Best:
@@ -87,8 +98,8 @@ class Best:
         self.scores = np.full((n, k), -np.inf, np.float32)
         self.rows = np.full((n, k), -1, np.int64)
 
-    def add(self, scores: Float32[np.ndarray, "n b"], start: int) -> None:
-        """Take in rows that come after all earlier ones; ``start`` is the number of the first."""
+    def add(self, scores: Float32[np.ndarray, "n b"], rows: Int64[np.ndarray, " b"]) -> None:
+        """Take in rows that come after all earlier ones, in their order."""
         for query, of_query in enumerate(scores):
             # A later row that ties with the worst of the best does not displace it.
             found = np.flatnonzero(of_query > self.scores[query, -1])
@@ -96,7 +107,7 @@ class Best:
             if len(found) > k:
                 found = found[of_query[found] >= np.partition(of_query[found], -k)[-k]]
             if len(found):
-                self._merge(query, of_query[found], start + found)
+                self._merge(query, of_query[found], rows[found])
 
     def _merge(self, query: int, scores: Float32[np.ndarray, " m"], rows: Int64[np.ndarray, " m"]) -> None:
         all_scores = np.concatenate([self.scores[query], scores])

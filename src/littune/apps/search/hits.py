@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from jaxtyping import Int64
 
 from littune.apps.search.readable import readable
 from littune.store.metadata import TEXT_COLUMNS, texts_of
@@ -40,6 +41,7 @@ class Captions:
         self._files = [metadata for _, metadata in store.files]
         self._ends = np.cumsum([pq.read_metadata(file).num_rows for file in self._files], dtype=np.int64)
         self._groups: OrderedDict[tuple[int, int], pa.Table] = OrderedDict()
+        self._groups_of: dict[int, Int64[np.ndarray, " groups"]] = {}
         self._bytes = 0
 
     def hits(self, rows: Sequence[int], scores: Sequence[float]) -> list[Hit]:
@@ -62,13 +64,18 @@ class Captions:
 
     def _row(self, shard: int, offset: int) -> dict[str, Any]:
         with readable(self._files[shard]):
-            about = pq.read_metadata(self._files[shard])
-            group = 0
-            while offset >= (size := about.row_group(group).num_rows):
-                offset, group = offset - size, group + 1
+            ends = self._ends_of_groups(shard)
+            group = int(np.searchsorted(ends, offset, side="right"))
             table = self._group(shard, group)
-        row: dict[str, Any] = table.slice(offset, 1).to_pylist()[0] if table.num_columns else {}
-        return row
+        offset -= int(ends[group - 1]) if group else 0
+        return {name: table.column(name)[offset].as_py() for name in table.column_names}
+
+    def _ends_of_groups(self, shard: int) -> Int64[np.ndarray, " groups"]:
+        if shard not in self._groups_of:
+            about = pq.read_metadata(self._files[shard])
+            sizes = [about.row_group(group).num_rows for group in range(about.num_row_groups)]
+            self._groups_of[shard] = np.cumsum(sizes, dtype=np.int64)
+        return self._groups_of[shard]
 
     def _group(self, shard: int, group: int) -> pa.Table:
         if (shard, group) in self._groups:

@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float32
 
+from littune.apps.search.approximate import open_approximate, read_manifest
 from littune.apps.search.exact import ExactRows, Found
 from littune.apps.search.filters import Where, conditions_of
 from littune.apps.search.hits import Captions, Hit
@@ -34,15 +35,28 @@ class Index:
 
     Args:
         model: the model whose text tower reads the queries.
-        store: embeddings of the model's image tower, or their folder.
+        store: embeddings of the model's image tower, or their folder; None for the store that ``index`` was made of.
+        index: the folder of a FAISS index of the store; None to go through all rows.
         allow_foreign: admit a store made elsewhere, of which only the dimension can be checked.
 
     Raises:
-        InputError: the store cannot be opened, or has no rows.
-        MismatchError: the store is of another image tower.
+        InputError: the store or the index cannot be opened, or there are no rows.
+        MismatchError: the store is of another image tower, or the index of another run or store.
+        MissingExtraError: the index needs a package that is not installed.
     """
 
-    def __init__(self, model: LiT, store: str | Path | EmbeddingStore, *, allow_foreign: bool = False) -> None:
+    def __init__(
+        self,
+        model: LiT,
+        store: str | Path | EmbeddingStore | None = None,
+        *,
+        index: str | Path | None = None,
+        allow_foreign: bool = False,
+    ) -> None:
+        if store is None:
+            if index is None:
+                raise InputError("there is nothing to search: name a store, or an index")
+            store = str(read_manifest(Path(index))["store"])
         if not isinstance(store, EmbeddingStore):
             store = EmbeddingStore.open(store, allow_foreign=allow_foreign)
         model.check_store(store, allow_foreign=allow_foreign)
@@ -50,7 +64,7 @@ class Index:
             raise InputError(f"{store.path} holds no rows to search")
         self.model = model
         self.store = store
-        self._rows: Rows = ExactRows(model, store)
+        self._rows: Rows = ExactRows(model, store) if index is None else open_approximate(model, store, Path(index))
         self._captions = Captions(store)
         self._allowed: OrderedDict[str, Bool[np.ndarray, " rows"]] = OrderedDict()
 

@@ -15,11 +15,11 @@ from cyclopts.config import Toml
 
 from littune.base.errors import LittuneError
 from littune.base.progress import log
-from littune.cli import indexing, making, scoring, sending, telling, using
+from littune.cli import indexing, making, scoring, sending, serving, telling, using
 from littune.cli.common import app
 from littune.config import read_toml
 
-__all__ = ["app", "indexing", "main", "making", "scoring", "sending", "telling", "using"]
+__all__ = ["app", "indexing", "main", "making", "scoring", "sending", "serving", "telling", "using"]
 
 app.meta.suppress_keyboard_interrupt = False
 # The flags of one verb may also lie in a TOML file: littune VERB --config FILE.

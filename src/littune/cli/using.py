@@ -97,7 +97,8 @@ def search(
     *,
     run: str,
     store: Path | None = None,
-    index: Path | None = None,
+    index: str = "",
+    table: str = "littune",
     image: Path | None = None,
     weight: float = 0.5,
     without: Each = (),
@@ -113,7 +114,8 @@ def search(
         query: The words, quoted.
         run: The run: a folder, hf:NAME on the hub, or lit:PATH.npz, a published checkpoint.
         store: The store to search; with --index, by default the one that it was made of.
-        index: A FAISS index that littune index made.
+        index: What littune index made of a store: the folder of a FAISS index, or postgresql://….
+        table: The table in the database.
         image: A picture to find the like of.
         weight: The picture's share where there are words too, from 0 to 1.
         without: Words for what is not wanted; may be given several times.
@@ -130,7 +132,7 @@ def search(
             "(or --image PICTURE)"
         )
     check_run(run)
-    if store is None and index is None:
+    if store is None and not index:
         raise InputError("there is nothing to search: give --store STORE, or --index DIR")
     check_there("store", *filter(None, [store]), fix="; make it with: littune embed")
     check_there("picture", *filter(None, [image]))
@@ -140,7 +142,9 @@ def search(
 
     asked = Query(text=query, image=image, weight=weight, without=without)
     model = LiT.load(run, device=compute.device, precision=compute.precision)
-    hits = Index(model, store, index=index, allow_foreign=allow_foreign).search(asked, k=k, where=filters)
+    hits = Index(model, store, index=index or None, table=table, allow_foreign=allow_foreign).search(
+        asked, k=k, where=filters
+    )
     if json:
         show({"query": query, "hits": [hit.to_dict() for hit in hits]}, json=True)
     else:

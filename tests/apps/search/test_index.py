@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from littune.apps.search import Index, Query
-from littune.apps.search import index as index_module
+from littune.apps.search import Index, Query, store_home
 from littune.base.errors import InputError, MismatchError
 from littune.store.shards import Row
 from littune.store.store import EmbeddingStore
@@ -66,11 +65,11 @@ def test_queries_of_every_kind_and_filters(model: ColorReader, store: EmbeddingS
 def test_a_filter_is_looked_up_once(model: ColorReader, store: EmbeddingStore, monkeypatch: pytest.MonkeyPatch) -> None:
     index = Index(model, store)
     first = index.search("red", where={"key": "red"})
-    for number in range(index_module._FILTERS - 1):
+    for number in range(store_home._FILTERS - 1):
         index.search("red", where={"key": str(number)})
     with monkeypatch.context() as patch:
-        patch.setattr(index_module, "allowed_rows", None)
+        patch.setattr(store_home, "allowed_rows", None)
         assert index.search("red", where={"key": "red"}) == first
-    for number in range(index_module._FILTERS):
+    for number in range(store_home._FILTERS):
         index.search("red", where={"key": f"new {number}"})
-    assert len(index._allowed) == index_module._FILTERS
+    assert len(index._home._allowed) == store_home._FILTERS

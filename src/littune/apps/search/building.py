@@ -22,6 +22,7 @@ from littune.apps.search.approximate import (
 from littune.apps.search.exact import ExactRows
 from littune.apps.search.hits import Captions
 from littune.apps.search.image_side import ImageSide
+from littune.apps.search.store_home import Rows
 from littune.base.errors import InputError, MismatchError
 from littune.base.files import folder_lock, write_atomic, write_json
 from littune.base.progress import track
@@ -110,9 +111,7 @@ def build_index(
     return built
 
 
-def recall_of(
-    approximate: ApproximateRows, exact: ExactRows, queries: Float32[np.ndarray, "n dim"], k: int = _K
-) -> float:
+def recall_of(approximate: Rows, exact: Rows, queries: Float32[np.ndarray, "n dim"], k: int = _K) -> float:
     """The mean share of the ``k`` nearest by exact search that are among the ``k`` found."""
     found, expected = approximate.find(queries, k)[1], exact.find(queries, k)[1]
     return float(np.mean([np.isin(*rows).mean() for rows in zip(expected, found, strict=True)]))

@@ -1,8 +1,9 @@
 """Hits, and what a store says of the rows that were found: only their part of the metadata is read."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,22 @@ class Hit:
         return asdict(self)
 
 
+def about_row(row: Mapping[str, Any], number: int, file: Path, *, foreign: bool) -> dict[str, str]:
+    """Key, source and first caption of a row as they are in its metadata, whose ``file`` names a foreign source.
+
+    Args:
+        row: its columns.
+        number: its place in the store, which names it where nothing else does.
+        file: where it lies.
+        foreign: whether something else than littune wrote it.
+    """
+    return {
+        "key": str(next((row[name] for name in _NAMES if row.get(name) is not None), number)),
+        "source": file.name if foreign else row["source"],
+        "caption": next(iter(texts_of(row, foreign=foreign)), ""),
+    }
+
+
 class Captions:
     """Key, source and first caption of any rows of a store; the row groups they lie in are kept while they are few."""
 
@@ -55,12 +72,7 @@ class Captions:
     def _about(self, number: int) -> dict[str, str]:
         shard = int(np.searchsorted(self._ends, number, side="right"))
         row = self._row(shard, number - (int(self._ends[shard - 1]) if shard else 0))
-        foreign = self._store.manifest is None
-        return {
-            "key": str(next((row[name] for name in _NAMES if row.get(name) is not None), number)),
-            "source": self._files[shard].name if foreign else row["source"],
-            "caption": next(iter(texts_of(row, foreign=foreign)), ""),
-        }
+        return about_row(row, number, self._files[shard], foreign=self._store.manifest is None)
 
     def _row(self, shard: int, offset: int) -> dict[str, Any]:
         with readable(self._files[shard]):

@@ -1,33 +1,31 @@
-"""Index: what people search with. Where the rows lie, and how they are gone through, is a matter of its places."""
+"""Index: what people search with. Where the rows lie and how they are gone through is a matter of its home."""
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Float32
 
 from littune.apps.search.approximate import open_approximate, read_manifest
-from littune.apps.search.exact import ExactRows, Found
-from littune.apps.search.filters import Where, conditions_of
-from littune.apps.search.hits import Captions, Hit
-from littune.apps.search.masks import allowed_rows
+from littune.apps.search.exact import ExactRows
+from littune.apps.search.filters import Where
+from littune.apps.search.hits import Hit
+from littune.apps.search.postgres import TABLE, is_address, open_table
 from littune.apps.search.query import Query, vectors
+from littune.apps.search.store_home import StoreHome
 from littune.base.errors import InputError
 from littune.model.lit import LiT
 from littune.store.store import EmbeddingStore
 
-_FILTERS = 16
-"""The rows that so many filters allow are remembered."""
-
 
 @runtime_checkable
-class Rows(Protocol):
-    """A way to go through the rows of a store."""
+class Home(Protocol):
+    """Where the rows of an index lie."""
 
-    def find(self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None) -> Found:
-        """The ``k`` rows nearest to each query, as ``ExactRows.find`` gives them."""
+    def __len__(self) -> int: ...
+
+    def search(self, queries: np.ndarray, k: int, where: Where) -> list[list[Hit]]:
+        """The ``k`` images nearest to each of these unit rows under a filter."""
 
 
 class Index:
@@ -36,7 +34,9 @@ class Index:
     Args:
         model: the model whose text tower reads the queries.
         store: embeddings of the model's image tower, or their folder; None for the store that ``index`` was made of.
-        index: the folder of a FAISS index of the store; None to go through all rows.
+        index: the folder of a FAISS index of the store, or ``postgresql://…``, a database that was filled from one;
+            None to go through all rows.
+        table: the table in the database.
         allow_foreign: admit a store made elsewhere, of which only the dimension can be checked.
 
     Raises:
@@ -51,8 +51,15 @@ class Index:
         store: str | Path | EmbeddingStore | None = None,
         *,
         index: str | Path | None = None,
+        table: str = TABLE,
         allow_foreign: bool = False,
     ) -> None:
+        self.model = model
+        if is_address(index):
+            if store is not None:
+                raise InputError("a database holds all that is searched; name it, or a store, not both")
+            self._home: Home = open_table(model, str(index), table, allow_foreign=allow_foreign)
+            return
         if store is None:
             if index is None:
                 raise InputError("there is nothing to search: name a store, or an index")
@@ -62,14 +69,11 @@ class Index:
         model.check_store(store, allow_foreign=allow_foreign)
         if not store.num_rows:
             raise InputError(f"{store.path} holds no rows to search")
-        self.model = model
-        self.store = store
-        self._rows: Rows = ExactRows(model, store) if index is None else open_approximate(model, store, Path(index))
-        self._captions = Captions(store)
-        self._allowed: OrderedDict[str, Bool[np.ndarray, " rows"]] = OrderedDict()
+        rows = ExactRows(model, store) if index is None else open_approximate(model, store, Path(index))
+        self._home = StoreHome(store, rows)
 
     def __len__(self) -> int:
-        return self.store.num_rows
+        return len(self._home)
 
     def search(self, query: str | Query, *, k: int = 5, where: Where | None = None) -> list[Hit]:
         """The ``k`` images nearest to the query, best first; equal scores in the store's order.
@@ -89,22 +93,4 @@ class Index:
         """``search`` for several queries at once."""
         if k < 1:
             raise InputError(f"k = {k} is not usable: it must be at least 1")
-        found = self._find(vectors(self.model, queries), min(k, len(self)), where or {})
-        return [self._hits(scores, rows) for scores, rows in zip(*found, strict=True)]
-
-    def _find(self, queries: Float32[np.ndarray, "n dim"], k: int, where: Where) -> Found:
-        return self._rows.find(queries, k, self._allow(where) if where else None)
-
-    def _allow(self, where: Where) -> Bool[np.ndarray, " rows"]:
-        conditions = conditions_of(where, self.store.classnames)
-        name = repr(conditions)
-        if name not in self._allowed:
-            self._allowed[name] = allowed_rows(self.store, conditions)
-        self._allowed.move_to_end(name)
-        if len(self._allowed) > _FILTERS:
-            self._allowed.popitem(last=False)
-        return self._allowed[name]
-
-    def _hits(self, scores: Float32[np.ndarray, " k"], rows: np.ndarray) -> list[Hit]:
-        there = rows >= 0
-        return self._captions.hits(rows[there].tolist(), scores[there].tolist())
+        return self._home.search(vectors(self.model, queries), k, where or {})

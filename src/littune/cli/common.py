@@ -1,6 +1,7 @@
 """What the verbs share: the app, kinds of flags, a look at paths, results on stdout."""
 
 import json as json_module
+import re
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -23,6 +24,9 @@ Count = Annotated[int, Parameter(validator=Number(gte=1))]
 Many = Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=True)]
 COMPUTE = Compute()
 
+_NO_PLAIN_PATH = re.compile(r"[:*?\[{]")
+"""What a spec has that is no path: ``hf:NAME``, a URL, a pattern."""
+
 
 def check_there(what: str, *paths: Path, fix: str = "") -> None:
     """Notice a mistyped path before anything heavy is loaded.
@@ -42,6 +46,19 @@ def check_run(*runs: str) -> None:
         InputError: there is nothing at a path.
     """
     check_there("run", *(Path(run) for run in runs if ":" not in run))
+
+
+def check_sets(on: tuple[str, ...]) -> None:
+    """Notice a mistyped evaluation set.
+
+    Raises:
+        InputError: there is nothing at a path.
+    """
+    from littune.evaluation.sets.registry import split_known
+
+    places = [split_known(spec)[1] for spec in on]
+    plain = [Path(place).expanduser() for place in places if not _NO_PLAIN_PATH.search(place)]
+    check_there("set", *plain, fix="; a data set of Hugging Face is written hf:NAME")
 
 
 def split(listed: str) -> list[str]:

@@ -1,17 +1,13 @@
 """The verbs that score: eval, compare."""
 
-import re
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from littune.base.errors import InputError
-from littune.cli.common import COMPUTE, Flag, Many, app, check_run, check_there, show, split
+from littune.cli.common import COMPUTE, Flag, Many, app, check_run, check_sets, show, split
 from littune.config import Check, Compute
-
-_NO_PLAIN_PATH = re.compile(r"[:*?\[{]")
-"""What a spec has that is no path: ``hf:NAME``, a URL, a pattern."""
 
 Checks = Annotated[tuple[Check, ...], Parameter(negative="", consume_multiple=True)]
 
@@ -54,7 +50,7 @@ def evaluate(
         compute: Where and how precisely towers run.
     """
     check_run(run)
-    _check_sets(on)
+    check_sets(on)
     _check_outputs(report, out)
     from littune.evaluation import evaluate as evaluate_on
     from littune.model.lit import LiT
@@ -111,7 +107,7 @@ def compare(
     if len(runs) < 2:
         raise InputError("there is nothing to compare: name at least two runs")
     check_run(*runs)
-    _check_sets(on)
+    check_sets(on)
     _check_outputs(report, out)
     from littune.evaluation import compare as compare_on
     from littune.model.lit import LiT
@@ -134,14 +130,6 @@ def compare(
     for path in filter(None, (report, out)):
         result.save(path)
     show(result.to_dict() if json else result.to_text(), json=json)
-
-
-def _check_sets(on: tuple[str, ...]) -> None:
-    from littune.evaluation.sets.registry import split_known
-
-    places = [split_known(spec)[1] for spec in on]
-    plain = [Path(place).expanduser() for place in places if not _NO_PLAIN_PATH.search(place)]
-    check_there("set", *plain, fix="; a data set of Hugging Face is written hf:NAME")
 
 
 def _check_outputs(report: Path | None, out: Path | None) -> None:

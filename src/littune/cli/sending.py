@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from littune.base.progress import log
-from littune.cli.common import COMPUTE, Flag, Many, app, check_run, check_there, show
+from littune.cli.common import COMPUTE, Flag, Many, app, check_run, check_sets, check_there, show
 from littune.config import Compute, ExportTarget
 
 
@@ -24,7 +24,8 @@ def export(
     sentence-transformers or transformers; a store to lance, npy or parquet; an image tower to onnx.
 
     Args:
-        what: A run's folder, hf:NAME on the hub or lit:PATH.npz; a store; an image tower's spec.
+        what: A run's folder, hf:NAME on the hub or lit:PATH.npz; a store; an image tower's spec (hf: of a folder
+            that is here).
         to: The format.
         out: The folder to write.
         int8: With onnx, store weights as int8; what that costs is measured and printed.
@@ -33,6 +34,7 @@ def export(
         compute: Where and how precisely towers run.
     """
     check_run(what)
+    check_sets(on)
     from littune.apps.export import ExportOptions
     from littune.apps.export import export as export_to
 

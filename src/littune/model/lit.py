@@ -298,6 +298,8 @@ class LiT(nn.Module):
 
         model = load_model(str(run))
         model.precision = precision
+        if model._image_tower is not None:
+            model._image_tower.to(device, precision)
         return model.to(usable_device(device)).eval()
 
     @classmethod

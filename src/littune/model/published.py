@@ -53,6 +53,7 @@ def load_published(run: str) -> LiT:
         assert isinstance(head, nn.Linear)
         fill(head, arrays, entries)
     model.log_temperature.data.fill_(float(arrays[TEMPERATURE][0]))
+    model.image_tower = tower
     return model
 
 

@@ -49,6 +49,13 @@ def test_pairs_are_counted(pair_folder: Path, tmp_path: Path) -> None:
     assert read_records(config.out).results == []
 
 
+def test_pairs_that_are_gone_take_nothing_from_the_run(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    config = TrainConfig(pairs=str(gone), image="timm:x", texts="caption", out=tmp_path / "run", text="scratch")
+    keep_records(config, None)
+    assert read_records(config.out).data == [Source(name=str(gone), kind="", texts=("caption",))]
+
+
 def test_a_model_of_no_run_remembers_nothing() -> None:
     records = read_records(None)
     assert (records.settings, records.cost, list(records.data), list(records.results)) == ({}, {}, [], [])

@@ -30,7 +30,7 @@ class Source:
     name: str
     """As it was named."""
     kind: str
-    """``images``, ``prototypes`` or ``foreign``, of a store; ``pixels``; or empty where the store could not be read."""
+    """``images``, ``prototypes`` or ``foreign``, of a store; ``pixels``; or empty where it could not be read."""
     rows: int | None = None
     tower: str = ""
     """The image tower that made the store."""
@@ -97,11 +97,16 @@ def _read(run: Path | None, file: str) -> dict[str, Any]:
 
 
 def _sources(config: TrainConfig) -> list[Source]:
-    if config.pairs:
-        fields = tuple(field.strip() for field in config.texts.split(",") if field.strip())
-        source = open_pairs(config.pairs, texts=fields, image_field=config.image_field or None)
-        return [Source(name=config.pairs, kind="pixels", rows=source.num_samples, texts=fields)]
-    return [_of_store(StoreChoice.parse(spec)) for spec in config.store]
+    return [_of_pairs(config)] if config.pairs else [_of_store(StoreChoice.parse(spec)) for spec in config.store]
+
+
+def _of_pairs(config: TrainConfig) -> Source:
+    fields = tuple(field.strip() for field in config.texts.split(",") if field.strip())
+    try:
+        rows = open_pairs(config.pairs, texts=fields, image_field=config.image_field or None).num_samples
+    except LittuneError:  # as with a store
+        return Source(name=config.pairs, kind="", texts=fields)
+    return Source(name=config.pairs, kind="pixels", rows=rows, texts=fields)
 
 
 def _of_store(choice: StoreChoice) -> Source:

@@ -39,7 +39,7 @@ STAND_INS = {
     "hf:you/first": "hf:me/first",
 }
 # Half a minute each.
-SLOW = ("--to onnx", "package:e5-small")
+SLOW = ("--to onnx", "package:e5-small", "onnx:out/")
 WORDS = ["a", "red", "green", "blue", "square", "photo", "of", "cat", "dog"]
 
 

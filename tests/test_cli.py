@@ -77,6 +77,7 @@ def test_public_names_are_there() -> None:
         (["compare", "{tmp}", "nowhere", "--on", "{tmp}"], "the run nowhere does not exist"),
         (["classify", "--run", "nowhere", "--labels", "a,b", "a.jpg"], "the run nowhere does not exist"),
         (["classify", "--run", "nowhere", "--labels", "a,b"], "no picture was given"),
+        (["classify", "--run", ".", "--labels", "cat,", "dog", "a.jpg"], "the labels end in a comma; quote the list"),
         (["encode", "--run", "nowhere", "--out", "x.npy"], "either pictures or --texts"),
         (["encode", "--run", "{tmp}", "--out", "x.npy", "nowhere.jpg"], "the picture nowhere.jpg does not exist"),
         (["search", "--run", "{tmp}", "--store", "{tmp}"], "the words to search for are missing"),

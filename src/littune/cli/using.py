@@ -70,6 +70,8 @@ def classify(
     if not images:
         raise InputError("no picture was given; name at least one file")
     check_run(run)
+    if labels.rstrip().endswith(","):
+        raise InputError('the labels end in a comma; quote the list, as in --labels "cat, dog"')
     from littune.apps.classifying import classify_files
     from littune.model.lit import LiT
     from littune.model.prompts import load_templates

@@ -13,6 +13,7 @@ from littune.apps.export.base import Exported as Exported
 from littune.apps.export.base import ExportOptions as ExportOptions
 from littune.base.errors import InputError
 from littune.base.files import explained_os_errors
+from littune.base.progress import log
 from littune.model.lit import LiT
 from littune.store.store import EmbeddingStore, is_store
 from littune.towers.image.sources import load_image_tower
@@ -49,6 +50,7 @@ def export(
         raise InputError(f"{out} is there already; export into another folder")
     write = _writer(_kind(what), to, options)
     loaded = _opened(str(what), options) if isinstance(what, str | Path) else what
+    log(f"exporting to {to}; where a tower is traced, that takes a minute" if to == "onnx" else f"exporting to {to}")
     aside = out.with_name(f".{out.name}.partial")
     shutil.rmtree(aside, ignore_errors=True)
     with explained_os_errors(out):

@@ -124,6 +124,7 @@ def test_the_same_run_has_the_same_card(model: LiT) -> None:
         ("open_clip", "open_clip"),
         ("sentence-transformers", "sentence-transformers"),
         ("transformers", "transformers"),
+        ("new-target", "new-target"),
     ],
 )
 def test_an_exports_card_says_how_to_load_it(model: LiT, tmp_path: Path, to: str, library: str) -> None:
@@ -133,7 +134,20 @@ def test_an_exports_card_says_how_to_load_it(model: LiT, tmp_path: Path, to: str
     assert f"# `first`, for {to}\n" in card
     assert card.endswith("- int8 costs \\*2\\* points, see b\n\n```python\nimport x\n```\n")
     assert ("| weights | in this folder | in this folder |" in card) == (to == "littune")
+    assert ("| identity (SHA-256) |" in card) == (to == "littune"), (
+        "another format's weights may be others, as int8 are"
+    )
+    assert ("| made from the weights (SHA-256) |" in card) == (to != "littune")
     assert "accuracy@1" in card
+
+
+def test_a_run_of_the_hub_is_titled_by_its_repository(model: LiT, tmp_path: Path) -> None:
+    assert model.folder is not None
+    download = tmp_path / "models--me--first" / "snapshots" / "0a1b2c"
+    download.parent.mkdir(parents=True)
+    model.folder.rename(download)
+    write_export_card(tmp_path, LiT.load(download), to="npz", how_to_load="x")
+    assert "# `me/first`, for npz\n" in card_of(tmp_path)
 
 
 def test_a_model_of_no_run(model: LiT, tmp_path: Path) -> None:
@@ -163,7 +177,10 @@ def test_the_card_of_a_store(make_store: MakeStore, tmp_path: Path) -> None:
 
 def test_the_card_of_an_image_tower(tmp_path: Path) -> None:
     write_export_card(tmp_path, make_tower(), to="onnx", how_to_load="x")
-    assert "# `mean-color`, for onnx\n" in card_of(tmp_path)
+    card = card_of(tmp_path)
+    assert "# `mean-color`, for onnx\n" in card
+    assert f"| made from the weights (SHA-256) | `{make_tower().identity.weights}` |" in card
+    assert "| identity (SHA-256) |" not in card
     assert huggingface_hub.metadata_load(tmp_path / CARD)["pipeline_tag"] == "image-feature-extraction"
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 
-from littune.apps.card.licences import DRAWN, UNKNOWN, Origin, origin_of
+from littune.apps.card.licences import AS_BEFORE, DRAWN, UNKNOWN, Origin, origin_of, origin_of_run
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,20 @@ from littune.apps.card.licences import DRAWN, UNKNOWN, Origin, origin_of
 )
 def test_where_towers_come_from(spec: str, expected: Origin) -> None:
     assert origin_of(spec) == expected
+
+
+@pytest.mark.parametrize(
+    ("run", "base_model"),
+    [
+        ("runs/first", ""),
+        ("hf:me/first", "me/first"),
+        ("hf:me/first@v1", "me/first"),
+        ("hf:a: [injected]", ""),
+        ("lit:LiT-B16B.npz", ""),
+    ],
+)
+def test_where_the_towers_of_a_run_come_from_that_went_on_from_another(run: str, base_model: str) -> None:
+    assert origin_of_run(run) == Origin(licence=AS_BEFORE, base_model=base_model)
 
 
 def test_an_architecture_with_drawn_weights_is_ones_own() -> None:

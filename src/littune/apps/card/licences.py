@@ -10,6 +10,7 @@ from pathlib import Path
 import huggingface_hub
 
 UNKNOWN = "not stated here: ask its publisher"
+AS_BEFORE = "as in the run it went on from"
 DRAWN = "none but yours: its weights were drawn for this run"
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
@@ -52,6 +53,18 @@ def origin_of(spec: str, *, drawn: bool = False) -> Origin:
     if kind == "timm" and "@" not in rest:
         return _of_timm(rest)
     return Origin()
+
+
+def origin_of_run(run: str) -> Origin:
+    """Where the towers of a run come from that went on from ``run``: no spec tells what that one had drawn or tuned.
+
+    Args:
+        run: as ``--from`` names it.
+    """
+    kind, _, rest = run.partition(":")
+    repository = rest.partition("@")[0]
+    is_on_hub = kind == "hf" and _HUB_NAME.fullmatch(repository)
+    return Origin(licence=AS_BEFORE, base_model=repository if is_on_hub else "")
 
 
 def _of_hub(name: str) -> Origin:

@@ -25,7 +25,7 @@ format: .venv/.installed
 
 .venv/.installed: pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install -q -e '.[demo,hf,e5,lance,lora,onnx,open-clip,dev]'
+	$(BIN)/pip install -q -e '.[demo,hf,e5,faiss,lance,lora,onnx,open-clip,pgvector,serve,dev]'
 	touch $@
 
 clean:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 TOKEN = "good"
 
@@ -26,6 +26,8 @@ class Repository:
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
     cut_short: set[str] = field(default_factory=set)
     """Files of which less is sent than was promised."""
+    sizes: dict[str, int] = field(default_factory=dict)
+    """What is said of files' sizes, where that is not the truth."""
 
     def commit(self, files: dict[str, bytes]) -> str:
         """Take ``files`` for all that there is now, and return the commit's hash."""
@@ -165,7 +167,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def about(self, body: bytes, name: str, revision: str | None = None) -> None:
         repository, sha = self._commit(name, revision)
-        siblings = [{"rfilename": file} for file in repository.commits[sha]]
+        siblings: list[dict[str, object]] = [{"rfilename": file} for file in repository.commits[sha]]
+        if "blobs" in parse_qs(urlsplit(self.path).query):
+            sizes = {file: len(content) for file, content in repository.commits[sha].items()} | repository.sizes
+            siblings = [{"rfilename": file, "size": sizes[file]} for file in repository.commits[sha]]
         self._json({"id": name, "sha": sha, "private": repository.private, "siblings": siblings, "tags": []})
 
     def tree(self, body: bytes, name: str, revision: str) -> None:

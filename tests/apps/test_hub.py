@@ -11,6 +11,7 @@ import timm
 import torch
 from PIL import Image
 
+from littune.apps import hub as hub_module
 from littune.apps.hub import push
 from littune.base.errors import InputError
 from littune.base.files import read_json, write_json
@@ -194,15 +195,77 @@ def test_runs_that_are_refused_before_the_hub_is_asked(run: Path, tmp_path: Path
         push(linked, "hf:me/first", private=False)
 
 
-def test_one_is_told_that_the_image_tower_stays_behind(client: Client, hub: Hub, run: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def alone(run: Path, tmp_path: Path) -> Path:
+    """A copy of the run that carries no image tower."""
     alone = tmp_path / "alone"
     for file in RUN_FILES:
         if (run / file).is_file() and file != "image_tower.safetensors":
             (alone / file).parent.mkdir(parents=True, exist_ok=True)
             (alone / file).write_bytes((run / file).read_bytes())
-    about = read_json(alone / "model.json")
-    assert isinstance(about["image"], dict)
-    write_json(alone / "model.json", {**about, "image": {**about["image"], "bundled": False}})
+    return alone
+
+
+def _name_tower(run: Path, **about: object) -> None:
+    """Change what a run says of its image tower, which it does not carry."""
+    said = read_json(run / "model.json")
+    assert isinstance(said["image"], dict)
+    write_json(run / "model.json", {**said, "image": {**said["image"], "bundled": False, **about}})
+
+
+def test_one_is_told_that_the_image_tower_stays_behind(client: Client, hub: Hub, alone: Path) -> None:
+    _name_tower(alone)
     client.ask(f"push(Path({str(alone)!r}), 'hf:me/alone', private=False)")
     assert "image_tower.safetensors" not in hub.repositories["me/alone"].files
-    assert f"needs the image tower timm:{ARCHITECTURE}@tower.pth, which was not uploaded" in client.said
+    assert (
+        f"needs the image tower timm:{ARCHITECTURE}@tower.pth, which was not uploaded: train with --bundle, or write "
+        "the run anew with littune export RUN --to littune, and push that"
+    ) in client.said
+
+
+BUNDLED = "train with --bundle"
+ONES_OWN = {
+    "hf:./tower": BUNDLED,
+    "hf:my/own/tower": BUNDLED,
+    "hf:tests/apps": BUNDLED,
+    "lit:tower.npz": BUNDLED,
+    "mean-color": "it cannot be sent along; publish what mean-color names",
+    "onnx:tower.onnx": "it cannot be sent along; publish what onnx:tower.onnx names",
+    "open_clip:ViT-B-32@tower.pt": BUNDLED,
+    "run:first": BUNDLED,
+    "timm:vit_tiny_patch16_224@tower.pth": BUNDLED,
+}
+ANYBODYS = (
+    "hf:google/vit-base-patch16-224",
+    "hf:tests",  # which is no folder where the command runs
+    "open_clip:ViT-B-32@laion2b_s34b_b79k",
+    "package:efficientnet-lite0",
+    "timm:vit_base_patch16_clip_224.laion2b",
+)
+
+
+def test_towers_that_nobody_else_has(
+    alone: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "tests/apps").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    for spec, advice in ONES_OWN.items():
+        _name_tower(alone, spec=spec)
+        hub_module._warn_of_tower(read_json(alone / "model.json"))
+        assert f"needs the image tower {spec}, which was not uploaded: {advice}" in capsys.readouterr().err, spec
+    _name_tower(alone, bundled=True)
+    hub_module._warn_of_tower(read_json(alone / "model.json"))
+    monkeypatch.chdir(alone)
+    for spec in ANYBODYS:
+        _name_tower(alone, spec=spec)
+        hub_module._warn_of_tower(read_json(alone / "model.json"))
+        assert capsys.readouterr().err == "", spec
+
+
+def test_of_an_unknown_tower_no_advice_is_given_that_fails(alone: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _name_tower(alone, spec="unknown", identity=None)
+    hub_module._warn_of_tower(read_json(alone / "model.json"))
+    said = capsys.readouterr().err
+    assert "it reads out an unknown image tower" in said
+    assert "export" not in said
+    assert "--bundle" not in said

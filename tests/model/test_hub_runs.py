@@ -9,7 +9,7 @@ import torch
 from littune.base.errors import InputError
 from littune.base.files import read_json, write_json
 from littune.model import hub_runs
-from littune.model.hub_runs import RUN_FILES, check_run_folder, run_folder_of_hub
+from littune.model.hub_runs import RUN_FILES, check_run_folder, repository_of, run_folder_of_hub
 from littune.model.lit import LiT
 from littune.model.reference import ImageReference
 from littune.towers.text.sources import load_text_tower
@@ -113,6 +113,28 @@ def test_what_is_no_run_or_may_not_be_read(client: Client, hub: Hub, files: File
     for name, message in refused.items():
         assert client.ask(f"run_folder_of_hub({name!r})", token="bad" if name == "me/private" else "good") == message
     assert not [request for request in hub.requests if "bert" in request and "safetensors" in request]
+
+
+@pytest.mark.parametrize("revision", ["", "@main"])
+def test_what_is_too_large_is_refused_before_it_is_downloaded(
+    client: Client, hub: Hub, files: Files, revision: str
+) -> None:
+    hub.add("me/large", files | {"pytorch_model.bin": b""}).sizes.update(
+        {"model.json": 10**8, "pytorch_model.bin": 10**9, "model.safetensors": 10**9}
+    )
+    before = len(hub.requests)
+    assert client.ask(f"run_folder_of_hub('me/large{revision}')") == (
+        f"hf:me/large{revision}: model.json has 100,000,000 bytes, and at most 67,108,864 are read"
+    )
+    assert not [request for request in hub.requests[before:] if "resolve" in request]
+    hub.repositories["me/large"].sizes["model.json"] = 100
+    assert client.ask("run_folder_of_hub('me/large')").startswith("/")
+
+
+def test_the_repository_of_a_download(folder: Path) -> None:
+    assert repository_of(folder) == "me/first"
+    assert repository_of(folder.parent) == ""
+    assert repository_of(Path("runs/first")) == ""
 
 
 def test_downloads_that_are_not_whole(client: Client, hub: Hub, files: Files) -> None:

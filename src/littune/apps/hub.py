@@ -7,8 +7,7 @@ Paths in the settings lose the folders that only their owner knows.
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +16,20 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, er
 
 from littune.apps.card import CARD, write_run_card
 from littune.apps.card.markdown import public_name
-from littune.base.errors import InputError, LittuneError, first_line
+from littune.base.errors import InputError, first_line
 from littune.base.files import read_json
 from littune.base.progress import log
 from littune.config import read_toml
-from littune.model.hub_runs import ABOUT, RUN_FILES
+from littune.model.hub_runs import ABOUT, BUNDLE, LOG_IN, OFFLINE, RUN_FILES, explained
 from littune.model.lit import LiT
 from littune.model.run_files import read_about
 
 _PREFIX = "hf:"
-_BUNDLE = "image_tower.safetensors"
+# Kinds of image towers that others can have, those of them that may be folders, and those that a run can carry.
+_PUBLISHED = ("hf", "open_clip", "package", "timm")
+_OF_FOLDERS = ("hf", "open_clip")
+_CARRIED = ("hf", "lit", "open_clip", "run", "timm")
+_WEIGHTS = (".bin", ".npz", ".pt", ".pth", ".safetensors")
 # Whose strings may be paths; the other files are nothing but numbers, or a card without any.
 _WITH_PATHS = ("data.json", "scores.json", ABOUT, "text_tower/text_tower.json")
 
@@ -53,9 +56,10 @@ def push(run: Path, name: str, *, private: bool) -> str:
     if CARD not in files:  # a run of an earlier version
         write_run_card(LiT.load(run))
         files = _files(run)
-    with _explained(name), tempfile.TemporaryDirectory() as aside:
+    repository = name.removeprefix(_PREFIX)
+    with explained(repository, _explanation), tempfile.TemporaryDirectory() as aside:
         api = HfApi(library_name="littune")
-        url = api.create_repo(name.removeprefix(_PREFIX), private=private or None, exist_ok=True)
+        url = api.create_repo(repository, private=private or None, exist_ok=True)
         there = _check_repository(api, url.repo_id, private=private)
         add = [CommitOperationAdd(file, _public(run, file, Path(aside))) for file in files]
         gone = [CommitOperationDelete(file, is_folder=False) for file in RUN_FILES if file in there - {*files}]
@@ -99,7 +103,7 @@ def _public(run: Path, file: str, aside: Path) -> Path | bytes:
         return tomli_w.dumps(_without_folders(read_toml(path))).encode()
     if file in _WITH_PATHS:
         return (json.dumps(_without_folders(read_json(path)), indent=1, ensure_ascii=False) + "\n").encode()
-    return _public_bundle(path, aside / path.name) if file == _BUNDLE else path
+    return _public_bundle(path, aside / path.name) if file == BUNDLE else path
 
 
 def _without_folders(value: Any) -> Any:
@@ -126,44 +130,52 @@ def _public_bundle(path: Path, copy: Path) -> Path:
     return copy
 
 
-def _warn_of_tower(about: dict[str, object]) -> None:
-    """Say so where the image tower is a file that nobody else has."""
+def _warn_of_tower(about: Mapping[str, Any]) -> None:
+    """Say so where who loads the run will not have its image tower."""
     image = about["image"]
-    assert isinstance(image, dict)
-    if not image["bundled"] and (public_name(image["spec"]) != image["spec"] or ":" not in image["spec"]):
+    spec = image["spec"]
+    if image["identity"] is None:
         log(
-            f"who loads it needs the image tower {public_name(image['spec'])}, which was not uploaded: to send it "
-            "along, write the run anew with littune export --to littune and push that"
+            "it reads out an unknown image tower, that of the foreign stores that it was trained on: who loads it "
+            "embeds no pictures with it, only texts, and searches stores of that tower"
         )
+    elif not image["bundled"] and _is_ones_own(spec):
+        kind = spec.partition(":")[0]
+        way = (
+            f"it cannot be sent along; publish what {public_name(spec)} names, and say where"
+            if kind not in _CARRIED
+            else "train with --bundle, or write the run anew with littune export RUN --to littune, and push that"
+        )
+        log(f"who loads it needs the image tower {public_name(spec)}, which was not uploaded: {way}")
 
 
-@contextmanager
-def _explained(name: str) -> Iterator[None]:
-    """Turn what huggingface_hub raises in the block into one line about ``name``.
-
-    Raises:
-        InputError: whatever was raised in the block that is no error of littune's.
-    """
-    try:
-        yield
-    except LittuneError:
-        raise
-    except Exception as error:  # of the hub's, of whichever HTTP library it uses
-        raise InputError(f"{name} cannot be written: {_explanation(error)}") from error
+def _is_ones_own(spec: str) -> bool:
+    """Whether an image tower is a file, a folder or a module that only its owner has."""
+    kind, colon, rest = spec.partition(":")
+    if not colon or kind not in _PUBLISHED or public_name(spec) != spec:
+        return True
+    if kind in _OF_FOLDERS and (Path(rest).expanduser().is_dir() or rest.startswith(".") or rest.count("/") > 1):
+        return True
+    checkpoint = rest.partition("@")[2]
+    # A checkpoint is a file, but for the tags of open_clip's weights.
+    return bool(checkpoint) and (kind != "open_clip" or Path(checkpoint).suffix in _WEIGHTS)
 
 
-def _explanation(error: Exception) -> str:
-    log_in = "log in (hf auth login, or HF_TOKEN)"
+def _explanation(name: str, error: Exception) -> str:
+    return f"cannot be written: {_reason(error)}"
+
+
+def _reason(error: Exception) -> str:
     if isinstance(error, errors.HFValidationError):
         return "it is no name on the hub; write hf:USER/NAME"
     if isinstance(error, errors.OfflineModeIsEnabled):
-        return "HF_HUB_OFFLINE keeps littune from asking the hub"
+        return OFFLINE
     if isinstance(error, errors.LocalTokenNotFoundError):
-        return f"nobody is logged in; {log_in}"
+        return f"nobody is logged in; {LOG_IN}"
     if isinstance(error, errors.HfHubHTTPError) and error.response is not None:
         status = error.response.status_code
         if status == 401:
-            return f"the hub does not know you; {log_in} with a token that may write"
+            return f"the hub does not know you; {LOG_IN} with a token that may write"
         if status == 403:
-            return f"your token may not write there; {log_in} with one that may, or choose another name"
+            return f"your token may not write there; {LOG_IN} with one that may, or choose another name"
     return first_line(error)

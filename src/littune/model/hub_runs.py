@@ -5,7 +5,7 @@ holds beside them (code, pickles, checkpoints) never gets here, and a text tower
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,12 +27,16 @@ _NEEDED = (
     "text_tower/text_tower.json",
     "text_tower/tokenizer.json",
 )
-_BUNDLE = "image_tower.safetensors"
+BUNDLE = "image_tower.safetensors"
 # What the text tower of a published checkpoint keeps, for ``export --to npz`` (``towers.lit.style``).
 _KEPT = tuple(f"text_tower/kept/{name}" for name in (STYLE, SENTENCEPIECE))
-RUN_FILES = (*_NEEDED, *_KEPT, _BUNDLE, "config.toml", "cost.json", "data.json", "scores.json", "README.md")
+RUN_FILES = (*_NEEDED, *_KEPT, BUNDLE, "config.toml", "cost.json", "data.json", "scores.json", "README.md")
 """All that a finished run holds for others; each is named, so that nothing else comes along."""
 
+LOG_IN = "log in (hf auth login, or HF_TOKEN)"
+OFFLINE = "HF_HUB_OFFLINE keeps littune from asking the hub"
+
+_ENTRY = "models--"  # how the folder of a repository begins in the hub's cache
 _MOST_BYTES = 64 << 20
 """The largest file that is read, weights aside, in bytes; the tokenizers of the largest vocabularies have half."""
 
@@ -43,13 +47,14 @@ def run_folder_of_hub(name: str) -> Path:
     With ``HF_HUB_OFFLINE=1``, or where the hub cannot be reached, it is what was downloaded last.
 
     Raises:
-        InputError: there is no such repository or revision, or none that may be read; it holds no littune run; it
-            cannot be downloaded; or what came is not whole.
+        InputError: there is no such repository or revision, or none that may be read; it holds no littune run, or too
+            large a file; it cannot be downloaded; or what came is not whole.
     """
     if Path(name).is_dir():
         raise InputError(f"hf:{name} is a folder here; name it without hf:")
     repository, _, revision = name.partition("@")
-    with _explained(name):
+    with explained(name, _explanation):
+        _check_sizes(name)
         about = huggingface_hub.hf_hub_download(repository, ABOUT, revision=revision or None)
         _check_about(Path(about), name)
         folder = Path(
@@ -57,6 +62,14 @@ def run_folder_of_hub(name: str) -> Path:
         )
     check_run_folder(folder, name)
     return folder
+
+
+def repository_of(folder: Path) -> str:
+    """The name on the hub of the repository that ``folder`` is a download of; empty for any other folder."""
+    snapshots, entry = folder.parent, folder.parent.parent
+    if snapshots.name != "snapshots" or not entry.name.startswith(_ENTRY):
+        return ""
+    return entry.name.removeprefix(_ENTRY).replace("--", "/")
 
 
 def check_run_folder(folder: Path, name: str) -> None:
@@ -72,7 +85,7 @@ def check_run_folder(folder: Path, name: str) -> None:
     about = _check_about(folder / ABOUT, name)
     image = about.get("image")
     carries = isinstance(image, dict) and image.get("bundled") is True
-    for file in (*_NEEDED, *([_BUNDLE] if carries else [])):
+    for file in (*_NEEDED, *([BUNDLE] if carries else [])):
         if not (folder / file).is_file():
             raise InputError(f"hf:{name} is not whole, {file} is missing: load it again with the hub in reach")
     for file in RUN_FILES:
@@ -90,9 +103,30 @@ def _check_about(path: Path, name: str) -> dict[str, object]:
     return about
 
 
+def _check_sizes(name: str) -> None:
+    """Refuse files that are too large before they are downloaded; what came is looked at again.
+
+    Raises:
+        InputError: the hub says that one is.
+    """
+    repository, _, revision = name.partition("@")
+    patience = huggingface_hub.constants.HF_HUB_ETAG_TIMEOUT
+    try:
+        about = huggingface_hub.model_info(repository, revision=revision or None, files_metadata=True, timeout=patience)
+    except Exception:  # offline the cache serves; otherwise the download says what is wrong
+        return
+    for file in about.siblings or ():
+        if file.rfilename in RUN_FILES:
+            _check_size(file.rfilename, file.size or 0, f"hf:{name}: {file.rfilename}")
+
+
+def _check_size(file: str, size: int, what: str) -> None:
+    if not file.endswith(".safetensors") and size > _MOST_BYTES:
+        raise InputError(f"{what} has {size:,} bytes, and at most {_MOST_BYTES:,} are read")
+
+
 def _check_file(path: Path, what: str) -> None:
-    if path.suffix != ".safetensors" and path.stat().st_size > _MOST_BYTES:
-        raise InputError(f"{what} has {path.stat().st_size:,} bytes, and at most {_MOST_BYTES:,} are read")
+    _check_size(path.name, path.stat().st_size, what)
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt"):
@@ -105,12 +139,16 @@ def _check_file(path: Path, what: str) -> None:
 
 def _entry(path: Path) -> Path:
     """The folder of a repository in the hub's cache that ``path`` lies in; else ``path`` itself."""
-    return next((folder for folder in path.parents if folder.name.startswith("models--")), path)
+    return next((folder for folder in path.parents if folder.name.startswith(_ENTRY)), path)
 
 
 @contextmanager
-def _explained(name: str) -> Iterator[None]:
+def explained(name: str, explanation: Callable[[str, Exception], str]) -> Iterator[None]:
     """Turn what huggingface_hub raises in the block into one line about the run ``name``.
+
+    Args:
+        name: the run's name on the hub, without ``hf:``.
+        explanation: what is to be said of a name and an error, after the name.
 
     Raises:
         InputError: whatever was raised in the block that is no error of littune's.
@@ -120,26 +158,22 @@ def _explained(name: str) -> Iterator[None]:
     except LittuneError:
         raise
     except Exception as error:  # of the hub's, of whichever HTTP library it uses, of the disk's
-        raise InputError(f"hf:{name} {_explanation(name, error)}") from error
+        raise InputError(f"hf:{name} {explanation(name, error)}") from error
 
 
 def _explanation(name: str, error: Exception) -> str:
     repository, _, revision = name.partition("@")
-    log_in = "log in (hf auth login, or HF_TOKEN)"
     if isinstance(error, errors.HFValidationError):
         return "is no name on the hub; write hf:USER/NAME or hf:USER/NAME@REVISION, or a run's folder without hf:"
     if isinstance(error, errors.GatedRepoError):
-        return f"is gated: ask for access on its page, then {log_in}"
+        return f"is gated: ask for access on its page, then {LOG_IN}"
     if isinstance(error, errors.RepositoryNotFoundError):
-        return f"is not on the hub, or is private: check the name, or {log_in}"
+        return f"is not on the hub, or is private: check the name, or {LOG_IN}"
     if isinstance(error, errors.RevisionNotFoundError):
         return f"has no revision {revision!r}; name a branch, a tag or a commit of {repository}"
     if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
         offline = huggingface_hub.constants.HF_HUB_OFFLINE
-        return f"is not (wholly) in the cache, and {_OFFLINE if offline else 'the hub cannot be reached'}"
+        return f"is not (wholly) in the cache, and {OFFLINE if offline else 'the hub cannot be reached'}"
     if isinstance(error, errors.EntryNotFoundError):
         return f"holds no littune run (no {ABOUT})"
     return f"cannot be downloaded: {first_line(error)}"
-
-
-_OFFLINE = "HF_HUB_OFFLINE keeps littune from asking the hub"

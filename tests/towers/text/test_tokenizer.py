@@ -9,7 +9,15 @@ import torch
 from tokenizers import Tokenizer
 
 from littune.base.errors import InputError
-from littune.towers.text.tokenizer import PAD_TOKEN, Tokens, micro_batches, tokenize, train_tokenizer, truncating
+from littune.towers.text.tokenizer import (
+    PAD_TOKEN,
+    Tokens,
+    micro_batches,
+    plain_tokenizer,
+    tokenize,
+    train_tokenizer,
+    truncating,
+)
 
 
 @pytest.fixture
@@ -60,6 +68,14 @@ def test_a_tokenizer_that_came_with_padding_pads_no_more(tokenizer: Tokenizer):
     tokenizer.enable_truncation(2)
     assert tokens_of(tokenizer, ["a dog"], 9).lengths.tolist() == [length]
     assert len(tokenizer.encode("a dog").ids) == 50, "the caller's tokenizer is left alone"
+
+
+def test_a_plain_tokenizer_neither_cuts_nor_pads(tokenizer: Tokenizer):
+    expected = tokenizer.to_str()
+    tokenizer.enable_padding(length=50)
+    tokenizer.enable_truncation(2)
+    assert plain_tokenizer(tokenizer).to_str() == expected
+    assert tokenizer.padding and tokenizer.truncation, "the caller's tokenizer is left alone"
 
 
 def test_padding_that_is_a_part_of_a_text(tokenizer: Tokenizer):

@@ -38,6 +38,7 @@ from littune.towers.lit.vit import IMAGE, ImageShape, image_entries
 from littune.towers.lit.vocabulary import wordpiece_tokenizer, wordpiece_vocabulary
 from littune.towers.text.from_hf import HFEncoder
 from littune.towers.text.sentencepiece import sentencepiece_tokenizer
+from littune.towers.text.tokenizer import plain_tokenizer
 from littune.towers.text.tower import TextTower
 from littune.towers.text.transformer import Transformer
 
@@ -176,10 +177,7 @@ def _is_wordpiece(text: TextTower) -> bool:
 
 
 def _same_tokenizer(ours: Tokenizer, published: Tokenizer) -> bool:
-    plain = Tokenizer.from_str(ours.to_str())
-    plain.no_truncation()
-    plain.no_padding()
-    return bool(plain.to_str() == published.to_str())
+    return bool(plain_tokenizer(ours).to_str() == published.to_str())
 
 
 def _same_shapes(state: dict[str, Tensor], entries: list[Entry]) -> bool:

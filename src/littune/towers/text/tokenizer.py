@@ -70,6 +70,14 @@ class Tokens:
         return self.lengths.cumsum(0) - self.lengths
 
 
+def plain_tokenizer(tokenizer: Tokenizer) -> Tokenizer:
+    """A copy of ``tokenizer`` that neither cuts nor pads, as files hold it."""
+    plain = Tokenizer.from_str(tokenizer.to_str())
+    plain.no_truncation()
+    plain.no_padding()
+    return plain
+
+
 def truncating(tokenizer: Tokenizer, max_tokens: int, *, pad_with: int | None = None) -> Tokenizer:
     """A copy of ``tokenizer`` that cuts texts to ``max_tokens``, special tokens included.
 
@@ -85,8 +93,7 @@ def truncating(tokenizer: Tokenizer, max_tokens: int, *, pad_with: int | None = 
     num_special = tokenizer.num_special_tokens_to_add(False)
     if max_tokens <= num_special:
         raise InputError(f"max_tokens {max_tokens} leaves no room for words; take at least {num_special + 1}")
-    copy = Tokenizer.from_str(tokenizer.to_str())
-    copy.no_padding()
+    copy = plain_tokenizer(tokenizer)
     copy.enable_truncation(max_tokens)
     if pad_with is not None:
         copy.enable_padding(length=max_tokens, pad_id=pad_with, pad_token=copy.id_to_token(pad_with))

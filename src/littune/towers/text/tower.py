@@ -24,7 +24,7 @@ from littune.base.progress import track
 from littune.towers.precision import wants_bfloat16
 from littune.towers.text.encoder import Encoder
 from littune.towers.text.tokenizer import Tokens as Tokens
-from littune.towers.text.tokenizer import micro_batches, tokenize, truncating
+from littune.towers.text.tokenizer import micro_batches, plain_tokenizer, tokenize, truncating
 from littune.towers.text.transformer import Transformer
 
 POOLINGS = ("first", "mean", "last")
@@ -196,10 +196,7 @@ class TextTower(nn.Module):
         Raises:
             LittuneError: the folder cannot be written.
         """
-        plain = Tokenizer.from_str(self.tokenizer.to_str())
-        plain.no_truncation()
-        plain.no_padding()
-        write_bytes(folder / "tokenizer.json", plain.to_str(pretty=True).encode())
+        write_bytes(folder / "tokenizer.json", plain_tokenizer(self.tokenizer).to_str(pretty=True).encode())
         write_bytes(folder / "model.safetensors", save(_tensors(self.encoder), metadata={"format": "pt"}))
         self.encoder.write_config(folder)
         for name, contents in self.kept.items():

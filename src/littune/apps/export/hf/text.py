@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import PreTrainedModel, XLMRobertaXLConfig, XLMRobertaXLModel
 
@@ -20,6 +19,7 @@ from littune.apps.export.hf.saving import save_model
 from littune.base.errors import InputError
 from littune.base.files import write_bytes, write_json
 from littune.towers.text.from_hf import HFEncoder
+from littune.towers.text.tokenizer import plain_tokenizer
 from littune.towers.text.tower import TextTower
 from littune.towers.text.transformer import Transformer
 
@@ -73,10 +73,7 @@ def write_tokenizer(tower: TextTower, folder: Path) -> None:
     Raises:
         InputError: it has no token to pad with.
     """
-    plain = Tokenizer.from_str(tower.tokenizer.to_str())
-    plain.no_truncation()
-    plain.no_padding()
-    write_bytes(folder / "tokenizer.json", plain.to_str(pretty=True).encode())
+    write_bytes(folder / "tokenizer.json", plain_tokenizer(tower.tokenizer).to_str(pretty=True).encode())
     write_json(
         folder / "tokenizer_config.json",
         {

@@ -14,8 +14,10 @@ from torch import nn
 from littune.apps.export.base import Exported, ExportOptions
 from littune.apps.export.hf.saving import quietly
 from littune.apps.export.sentence_transformers import to_sentence_transformers
+from littune.base.errors import LittuneError
 from littune.config import Heads
 from littune.model.lit import LiT
+from littune.model.reference import ImageReference
 from littune.towers.image.from_hf import HFTrunk
 from littune.towers.image.sources import load_image_tower
 from littune.towers.image.tower import ImageTower
@@ -141,6 +143,21 @@ def test_a_foreign_image_tower_leaves_the_texts(tmp_path: Path) -> None:
     flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 16))
     tower = ImageTower.from_module(flat, preprocess=preprocess_to(8, 8), name="mine")
     assert_texts_alone(tower, "the image tower mine is neither timm's nor transformers'", tmp_path)
+
+
+def test_an_image_tower_that_cannot_be_had_now_is_an_error(tmp_path: Path) -> None:
+    model = lit(text_tower(), image_tower("test_vit"))
+    model._image_tower = None  # as in a run that was loaded: its spec is read now
+    with pytest.raises(LittuneError, match=r"image tower 'timm:test_vit': no pre-trained weights \("):
+        written(model, tmp_path)
+    assert not any(tmp_path.iterdir())
+
+
+def test_an_unknown_image_tower_leaves_the_texts(tmp_path: Path) -> None:
+    model = lit(text_tower(), image_tower("test_vit"))
+    model._image_tower, model.reference = None, ImageReference.unknown()
+    (note,) = written(model, tmp_path).notes
+    assert note.startswith("only texts are written: the run reads no pictures")
 
 
 def test_a_mean_beside_registers_leaves_the_texts(tmp_path: Path) -> None:

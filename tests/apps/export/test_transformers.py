@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,10 @@ from torch import nn
 from littune.apps.export.base import Exported, ExportOptions
 from littune.apps.export.hf.saving import quietly
 from littune.apps.export.transformers import to_transformers
+from littune.base.errors import LittuneError
 from littune.config import Heads
 from littune.model.lit import LiT
+from littune.model.reference import ImageReference
 from littune.towers.image.sources import load_image_tower
 from littune.towers.image.tower import ImageTower
 from littune.towers.text.sources import load_text_tower
@@ -118,12 +121,22 @@ def test_an_image_tower_that_transformers_has_not_leaves_the_texts(tmp_path: Pat
     assert not (tmp_path / "image_tower").exists()
 
 
-def test_an_image_tower_that_cannot_be_had_leaves_the_texts(tmp_path: Path) -> None:
+def test_an_image_tower_that_cannot_be_had_now_is_an_error(tmp_path: Path) -> None:
     model = lit(text_tower(), image_tower("test_vit"))
     model._image_tower = None  # as in a run that was loaded: its spec is read now
-    exported = written(model, tmp_path)
-    (note,) = exported.notes
-    assert note.startswith("only texts are written: image tower 'timm:test_vit': no pre-trained weights (")
+    with pytest.raises(LittuneError, match=r"image tower 'timm:test_vit': no pre-trained weights \("):
+        written(model, tmp_path)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("unknown", [False, True])
+def test_an_image_tower_that_no_spec_names_leaves_the_texts(unknown: bool, tmp_path: Path) -> None:
+    model = lit(text_tower(), image_tower("test_vit"))
+    model._image_tower = None
+    model.reference = ImageReference.unknown() if unknown else replace(model.reference, spec="mine")
+    reason = "the run reads no pictures" if unknown else "image tower 'mine' does not say what kind it is"
+    (note,) = written(model, tmp_path).notes
+    assert note.startswith(f"only texts are written: {reason}")
 
 
 @pytest.mark.slow

@@ -2,6 +2,11 @@
 
 from dataclasses import dataclass
 
+from littune.base.errors import InputError
+from littune.model.lit import LiT
+from littune.towers.image.sources import names_image_tower
+from littune.towers.image.tower import ImageTower
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
@@ -23,3 +28,17 @@ class Exported:
     """Python code that runs in the exported folder."""
     notes: tuple[str, ...] = ()
     """What a user should know of it."""
+
+
+def image_tower_of(model: LiT) -> tuple[ImageTower | None, str]:
+    """The image tower; or None and why no spec leads to it, where it is unknown or was a module of the user's.
+
+    Raises:
+        LittuneError: its spec leads to it, but it cannot be had now.
+    """
+    if model.reference.identity is not None and names_image_tower(model.reference.spec):
+        return model.image_tower, ""
+    try:
+        return model.image_tower, ""
+    except InputError as error:
+        return None, str(error)

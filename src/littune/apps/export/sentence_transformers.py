@@ -13,7 +13,7 @@ from jaxtyping import Float
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from littune.apps.export.base import Exported, ExportOptions
+from littune.apps.export.base import Exported, ExportOptions, image_tower_of
 from littune.apps.export.hf.image import ImageModel, image_model, shifted_crop, write_image_model
 from littune.apps.export.hf.saving import load_arguments
 from littune.apps.export.hf.text import write_text_tower
@@ -40,14 +40,17 @@ def to_sentence_transformers(model: LiT, out: Path, options: ExportOptions) -> E
 
     Raises:
         InputError: transformers has no such text tower.
+        LittuneError: the image tower cannot be had now.
     """
     model.lock_image()
+    tower, reason = image_tower_of(model)
+    if tower is None:
+        return _texts_alone(model, out, reason)
     try:
-        image = image_model(model.image_tower)
+        image = image_model(tower)
         poolings, linear = _image_layer(model, image)
     except LittuneError as error:
-        _write_texts(model, out)
-        return Exported(how_to_load=_CODE_OF_TEXTS, notes=(f"only texts are written: {error}",))
+        return _texts_alone(model, out, str(error))
     text_modules = _write_texts(model, out / "text")
     image_modules = _write_images(image, poolings, linear, out / "image")
     _write_router(out, {"text": text_modules, "image": image_modules})
@@ -55,6 +58,11 @@ def to_sentence_transformers(model: LiT, out: Path, options: ExportOptions) -> E
     if model.text.padded:
         version = "the folder needs sentence-transformers 5.4 or newer"
     return Exported(how_to_load=_CODE_OF_TEXTS + _CODE_OF_IMAGES, notes=(version, *shifted_crop(image)))
+
+
+def _texts_alone(model: LiT, out: Path, reason: str) -> Exported:
+    _write_texts(model, out)
+    return Exported(how_to_load=_CODE_OF_TEXTS, notes=(f"only texts are written: {reason}",))
 
 
 def _write_texts(model: LiT, folder: Path) -> dict[str, str]:

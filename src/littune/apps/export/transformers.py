@@ -7,7 +7,7 @@ Where it fits exactly, the folder is one VisionTextDualEncoder, and
 
 from pathlib import Path
 
-from littune.apps.export.base import Exported, ExportOptions
+from littune.apps.export.base import Exported, ExportOptions, image_tower_of
 from littune.apps.export.hf.apart import write_apart
 from littune.apps.export.hf.dual_encoder import CannotHoldError, dual_encoder
 from littune.apps.export.hf.image import (
@@ -29,21 +29,29 @@ def to_transformers(model: LiT, out: Path, options: ExportOptions) -> Exported:
 
     Raises:
         InputError: transformers has no such text tower.
+        LittuneError: the image tower cannot be had now.
     """
     model.lock_image()
+    tower, reason = image_tower_of(model)
+    if tower is None:
+        return _texts_alone(model, out, reason)
     try:
-        image = image_model(model.image_tower)
+        image = image_model(tower)
     except LittuneError as error:
-        return Exported(how_to_load=write_apart(model, None, out), notes=(f"only texts are written: {error}",))
+        return _texts_alone(model, out, str(error))
     try:
         dual = dual_encoder(model, image)
-    except CannotHoldError as reason:
-        note = f"written as two towers, as no VisionTextDualEncoder holds the run: {reason}"
+    except CannotHoldError as error:
+        note = f"written as two towers, as no VisionTextDualEncoder holds the run: {error}"
         return Exported(how_to_load=write_apart(model, image, out), notes=(note,))
     save_model(dual, out)
     write_tokenizer(model.text, out)
     _write_processor(image, out)
     return Exported(how_to_load=_DUAL_ENCODER, notes=shifted_crop(image))
+
+
+def _texts_alone(model: LiT, out: Path, reason: str) -> Exported:
+    return Exported(how_to_load=write_apart(model, None, out), notes=(f"only texts are written: {reason}",))
 
 
 def _write_processor(image: ImageModel, out: Path) -> None:

@@ -48,6 +48,12 @@ def load_image_tower(
     return ImageTower(spec=spec, trunk=trunk, preprocess=preprocess, pooling=pooling).to(device, precision)
 
 
+def names_image_tower(spec: str) -> bool:
+    """Whether ``spec`` is of a kind that ``load_image_tower`` loads, and no name of a module of the user's."""
+    kind, colon, _ = spec.partition(":")
+    return bool(colon) and kind in (*_LOADERS, "run")
+
+
 def _trunk(spec: str, pooling: str, weights: Path | None, from_scratch: bool) -> _Made:
     what = "image tower from scratch" if from_scratch else "image tower"
     sources = _DRAWERS if from_scratch else _LOADERS

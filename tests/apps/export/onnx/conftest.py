@@ -41,11 +41,12 @@ def make_tower(pooling: str = "own") -> ImageTower:
     return ImageTower.from_module(module, preprocess=PREPROCESS, name="convolution", pooling=pooling)
 
 
-def make_text(width: int = 32) -> TextTower:
-    """The paper's transformer, small."""
+def make_text(width: int = 32, *, padded: bool = False) -> TextTower:
+    """The paper's transformer, small; ``padded`` as the published ones."""
     tokenizer = train_tokenizer(TEXTS, vocab_size=400)
     shape = Shape(width=width, depth=1, num_heads=4, vocab_size=400, num_positions=12)
-    return TextTower(Transformer(shape), tokenizer, spec="small", pooling="last", max_tokens=12, pad_id=0)
+    encoder, pad_id = Transformer(shape), int(padded)
+    return TextTower(encoder, tokenizer, spec="small", pooling="last", max_tokens=12, pad_id=pad_id, padded=padded)
 
 
 def make_model(text: TextTower | str, *, heads: str = "text", **options: object) -> LiT:

@@ -17,6 +17,7 @@ from littune.towers.image.from_hf import HFTrunk
 from littune.towers.image.from_timm import TimmTrunk
 from littune.towers.image.tower import ImageTower, Trunk
 from littune.towers.text.sources import load_text_tower
+from littune.towers.text.transformer import Transformer
 from tests.apps.export.onnx.conftest import PREPROCESS, SaveTextModel, make_model, make_text, make_tower
 from tests.open_clip_models import drawn, in_folder, registered
 from tests.towers.conftest import TEXTS
@@ -134,6 +135,43 @@ def test_what_torch_cannot_export_is_one_clear_line() -> None:
     with pytest.raises(LittuneError, match="torch cannot export the tower to ONNX: ") as error:
         to_graph(TowerGraph(tower), "the tower")
     assert "\n" not in str(error.value)
+
+
+class _OfTwo(nn.Module):
+    """As a graph, it says of all images after the second what it says of that."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        rows = torch.arange(images.shape[0])
+        return images.mean((2, 3))[rows.clamp(max=1) if torch.compiler.is_exporting() else rows]
+
+
+class _OfOneWord(Transformer):
+    """As a graph, it knows the first words alone, which the example has."""
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        return super().forward(ids.clamp(max=1) if torch.compiler.is_exporting() else ids, mask)
+
+
+def test_a_graph_of_images_that_fits_its_example_alone_is_refused() -> None:
+    tower = ImageTower.from_module(_OfTwo(), preprocess=PREPROCESS, name="two")
+    with pytest.raises(LittuneError, match="the tower as ONNX is not what it was"):
+        to_graph(TowerGraph(tower), "the tower")
+
+
+def test_a_graph_of_texts_that_fits_its_example_alone_is_refused() -> None:
+    model = make_model(make_text())
+    model.text.encoder.__class__ = _OfOneWord
+    with pytest.raises(LittuneError, match="the tower as ONNX is not what it was"):
+        to_graph(TextGraph(model), "the tower")
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_the_trial_has_padding_where_it_is_masked(padded: bool) -> None:
+    ids, mask = TextGraph(make_model(make_text(padded=padded))).trial()
+    assert ids.shape == mask.shape == (3, 12)
+    assert mask.sum(dim=1).tolist() == ([12, 12, 12] if padded else [12, 6, 12])
+    assert (ids[1, 6:] == int(padded)).all()
+    assert len(ids.unique()) > 10
 
 
 def test_an_export_that_says_otherwise_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

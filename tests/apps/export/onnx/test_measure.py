@@ -1,5 +1,6 @@
 """What int8 costs, on sets that are named, on those of the run, and on none."""
 
+import copy
 import shutil
 from pathlib import Path
 
@@ -8,15 +9,17 @@ import onnx
 import pytest
 import tomli_w
 from PIL import Image
+from torch import Tensor, nn
 
 from littune.apps.export.onnx.graphs import ImageGraph, TextGraph, cosines, to_graph, write_graph
 from littune.apps.export.onnx.int8 import to_int8
-from littune.apps.export.onnx.measure import ExportedTexts, loss_of_int8
+from littune.apps.export.onnx.measure import ExportedTexts, _texts_alone, loss_of_int8
 from littune.base.errors import LittuneError
 from littune.evaluation.evaluation import evaluate
 from littune.model.lit import LiT
 from littune.store.embed import embed
-from tests.apps.export.onnx.conftest import make_model, make_text
+from littune.towers.image.tower import ImageTower
+from tests.apps.export.onnx.conftest import DIM, make_model, make_text
 from tests.towers.conftest import TEXTS
 
 
@@ -58,6 +61,56 @@ def test_pictures_measure_both_towers(made: tuple[LiT, Path, Path]) -> None:
         f"int8 on {pictures}: text → image recall@1 {before.metrics['text_to_image/recall@1']:.1%}, now "
     )
     assert "cosine of texts 0.99" in line and ", of images " in line
+
+
+def test_before_is_measured_in_float32(
+    made: tuple[LiT, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, folder, _ = made
+    seen: list[str] = []
+    encode = ImageTower.encode
+
+    def watched(tower: ImageTower, pixels: Tensor) -> Tensor:
+        seen.append(tower.precision)
+        return encode(tower, pixels)
+
+    monkeypatch.setattr(ImageTower, "encode", watched)
+    model.image_tower.to("cpu", "bfloat16")
+    try:
+        # Pictures that no test before has embedded.
+        loss_of_int8(model, folder / "int8", [str(write_pictures(tmp_path / "others"))], with_images=True)
+        assert model.image_tower.precision == "bfloat16", "the model's own tower is left alone"
+    finally:
+        model.image_tower.to("cpu", "float32")
+    assert set(seen) == {"float32"}
+
+
+def test_the_head_of_images_is_copied_to_where_the_exported_rows_are(tmp_path: Path) -> None:
+    model = make_model(make_text(), heads="image")
+    write_graph(to_graph(TextGraph(model), "the texts"), tmp_path / "text_tower.onnx")
+    model.image_head = OnGpu(DIM, model.dim)
+    exported = _texts_alone(model, tmp_path)
+    assert isinstance(exported.image_head, OnGpu)
+    assert (exported.image_head.where, model.image_head.where) == ("cpu", "cuda")
+
+
+class OnGpu(nn.Linear):
+    """A head that says where it is, without a GPU."""
+
+    where = "cuda"
+
+    def cpu(self) -> "OnGpu":
+        self.where = "cpu"
+        return self
+
+
+def test_a_store_of_a_module_that_is_gone_is_measured(made: tuple[LiT, Path, Path], tmp_path: Path) -> None:
+    model, folder, pictures = made
+    embed(model.image_tower, str(pictures), tmp_path / "store")
+    gone = copy.copy(model)
+    gone._image_tower = None  # as a run of a module of one's own is loaded
+    (line,) = loss_of_int8(gone, folder / "int8", [str(tmp_path / "store")], with_images=False)
+    assert line.endswith("images as they were")
 
 
 def test_a_store_measures_the_texts_alone(made: tuple[LiT, Path, Path], tmp_path: Path) -> None:

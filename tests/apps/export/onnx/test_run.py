@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ import littune.apps.export.onnx.run as run
 from littune.apps.export.base import Exported, ExportOptions
 from littune.apps.export.onnx.graphs import cosines, session_of
 from littune.apps.export.onnx.run import to_onnx
+from littune.base.errors import LittuneError
 from littune.model.lit import ImageReference, LiT
 from littune.towers.image.sources import load_image_tower
 from littune.towers.text.sources import load_text_tower
@@ -38,7 +40,7 @@ def test_the_files_and_what_they_hold(made: tuple[LiT, Path, Exported]) -> None:
     settings = json.loads((folder / "settings.json").read_text())
     assert settings == {
         "dim": 24,
-        "text": {"max_tokens": 12, "pad_id": 0},
+        "text": {"max_tokens": 12, "pad_id": 0, "padded": False},
         "image": model.image_tower.preprocess.to_dict(),
         "logit_scale": model.logit_scale,
         "logit_bias": -3.0,
@@ -73,7 +75,21 @@ def test_how_to_load_runs_without_littune(made: tuple[LiT, Path, Exported]) -> N
     (folder / "out.npz").unlink()
 
 
-def test_a_tower_that_cannot_be_had_is_left_out(
+def test_texts_are_padded_where_the_tower_reads_its_padding(tmp_path: Path) -> None:
+    model, texts = make_model(make_text(padded=True)), ["a cat", "a", "a dog and a child and a ball and a man"]
+    exported = to_onnx(model, tmp_path, ExportOptions())
+    assert json.loads((tmp_path / "settings.json").read_text())["text"]["padded"]
+    assert Tokenizer.from_file(str(tmp_path / "tokenizer.json")).padding is None
+    lengths = [len(Tokenizer.from_file(str(tmp_path / "tokenizer.json")).encode(text).ids) for text in texts]
+    assert max(lengths[:2]) < 12 < lengths[2]
+    for some in (texts[:2], texts):  # the longest of the first is shorter than what the tower reads
+        code = exported.how_to_load.replace('["a photo of a cat.", "a photo of a dog."]', repr(some))
+        code += 'np.save("rows.npy", rows)\n'
+        subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, check=True)
+        assert cosines(np.load(tmp_path / "rows.npy"), model.encode_text(some)).min() >= 0.9999
+
+
+def test_a_users_module_that_is_gone_is_left_out(
     made: tuple[LiT, Path, Exported], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     graph = onnx.load(made[1] / "text_tower.onnx")
@@ -86,6 +102,15 @@ def test_a_tower_that_cannot_be_had_is_left_out(
     assert json.loads((tmp_path / "settings.json").read_text())["image"] is None
     assert "PIL" not in exported.how_to_load
     subprocess.run([sys.executable, "-c", exported.how_to_load], cwd=tmp_path, capture_output=True, check=True)
+
+
+def test_a_tower_that_cannot_be_had_now_is_an_error(tmp_path: Path) -> None:
+    model = make_model(make_text())
+    model._image_tower = None
+    model.reference = replace(model.reference, spec=f"onnx:{tmp_path / 'gone.onnx'}")
+    with pytest.raises(LittuneError, match=r"gone\.onnx"):
+        to_onnx(model, tmp_path / "out", ExportOptions())
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow

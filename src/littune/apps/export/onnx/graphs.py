@@ -21,6 +21,8 @@ from littune.towers.image.tower import ImageTower, pooled
 # A file is one protobuf message, which ends at 2 GiB; the graph itself takes a little.
 _MOST_BYTES = 2**31 - 2**24
 _AGREES = 0.9999
+# Tokens of a text that a graph is tried with: some towers read thousands.
+_LONGEST = 256
 
 
 class TextGraph(nn.Module):
@@ -43,6 +45,15 @@ class TextGraph(nn.Module):
         mask = torch.tensor([[1, 1, 1], [1, 1, 0]])
         return torch.where(mask == 1, 1, self.text.pad_id), mask
 
+    def trial(self) -> tuple[Tensor, ...]:
+        """Three texts of drawn words, as long as the tower reads or nearly, one of them padded."""
+        longest = self.text.max_tokens if self.text.padded else min(self.text.max_tokens, _LONGEST)
+        num_words = self.text.encoder.word_embedding().num_embeddings
+        words = torch.randint(num_words, (3, longest), generator=torch.Generator().manual_seed(0))
+        lengths = torch.tensor([longest, (longest + 1) // 2, longest])
+        mask = (torch.arange(longest) < lengths[:, None]).long()
+        return torch.where(mask == 1, words, self.text.pad_id), torch.ones_like(mask) if self.text.padded else mask
+
 
 class ImageGraph(nn.Module):
     """Normalised images → unit rows in the shared space."""
@@ -63,6 +74,10 @@ class ImageGraph(nn.Module):
     def example(self) -> tuple[Tensor, ...]:
         """Two images of noise."""
         return self.tower.example()
+
+    def trial(self) -> tuple[Tensor, ...]:
+        """Three others."""
+        return self.tower.trial()
 
 
 class TowerGraph(nn.Module):
@@ -88,6 +103,10 @@ class TowerGraph(nn.Module):
     def example(self) -> tuple[Tensor, ...]:
         """Two images of noise."""
         return (torch.randn(2, 3, self.size, self.size, generator=torch.Generator().manual_seed(0)),)
+
+    def trial(self) -> tuple[Tensor, ...]:
+        """Three others."""
+        return (torch.randn(3, 3, self.size, self.size, generator=torch.Generator().manual_seed(1)),)
 
 
 Exportable = TextGraph | ImageGraph | TowerGraph
@@ -149,13 +168,18 @@ def cosines(first: np.ndarray, second: np.ndarray) -> Float[np.ndarray, " n"]:
 
 
 def _check(graph: "onnx.ModelProto", module: Exportable, what: str) -> None:
-    """Check that the graph says what the module says."""
-    arguments = module.example()
+    """Check that the graph says what the module says, of another number and length than it was traced with."""
+    arguments = module.trial()
     with torch.no_grad():
         expected = module(*arguments)
     first = expected[0] if isinstance(expected, tuple) else expected
     fed = {name: value.numpy() for name, value in zip(module.inputs, arguments, strict=True)}
-    found = session_of(graph.SerializeToString()).run(None, fed)[0]
+    try:
+        found = session_of(graph.SerializeToString()).run(None, fed)[0]
+    except Exception as error:  # Of onnxruntime, which has many.
+        raise LittuneError(f"{what} as ONNX does not run: {first_line(error)}") from error
+    if found.shape != first.shape:
+        raise LittuneError(f"{what} as ONNX gives {found.shape}, not {tuple(first.shape)}: torch exports it wrongly")
     worst = float(cosines(first.numpy(), found).min())
     if not worst >= _AGREES:
         raise LittuneError(f"{what} as ONNX is not what it was (a cosine of {worst:.5f}): torch exports it wrongly")

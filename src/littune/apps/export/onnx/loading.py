@@ -32,16 +32,24 @@ settings = json.load(open("settings.json"))
 texts = ["a photo of a cat.", "a photo of a dog."]
 tokenizer = Tokenizer.from_file("tokenizer.json")
 tokenizer.enable_truncation(settings["text"]["max_tokens"])
-tokenizer.enable_padding(pad_id=settings["text"]["pad_id"])
+{padding}
 tokens = tokenizer.encode_batch(texts)
 text_tower = onnxruntime.InferenceSession("text_tower.onnx", providers=["CPUExecutionProvider"])
-inputs = {{
-    "input_ids": np.array([its.ids for its in tokens], np.int64),
-    "attention_mask": np.array([its.attention_mask for its in tokens], np.int64),
-}}
+ids = np.array([its.ids for its in tokens], np.int64)
+mask = {mask}
+inputs = {{"input_ids": ids, "attention_mask": mask}}
 rows = text_tower.run(None, inputs)[0]  # unit rows
 print(rows.shape)
 """
+
+_PADDING = 'tokenizer.enable_padding(pad_id=settings["text"]["pad_id"])'
+_MASK = "np.array([its.attention_mask for its in tokens], np.int64)"
+
+# For a tower that reads its padding.
+_WHOLE_PADDING = """\
+length = settings["text"]["max_tokens"]
+tokenizer.enable_padding(pad_id=settings["text"]["pad_id"], length=length)  # which is a part of the text"""
+_WHOLE_MASK = "np.ones_like(ids)"
 
 _IMAGE = """
 about = settings["image"]
@@ -64,9 +72,13 @@ about = tomllib.load(open("image_tower.toml", "rb"))  # mean and std are of pixe
 """
 
 
-def code_for_run(*, with_image: bool) -> str:
-    """For the towers of a run."""
-    code = _TEXTS.format(pillow="from PIL import Image\n" if with_image else "")
+def code_for_run(*, with_image: bool, padded: bool) -> str:
+    """For the towers of a run; ``padded`` where the text tower reads its padding."""
+    code = _TEXTS.format(
+        pillow="from PIL import Image\n" if with_image else "",
+        padding=_WHOLE_PADDING if padded else _PADDING,
+        mask=_WHOLE_MASK if padded else _MASK,
+    )
     return code + (_IMAGE.format(pixels=_PIXELS.format(scale=" / 255")) if with_image else "")
 
 

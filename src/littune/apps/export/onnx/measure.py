@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from littune.apps.export.base import image_tower_of
 from littune.apps.export.onnx.graphs import cosines, session_of
 from littune.base.errors import LittuneError
 from littune.config import read_toml
@@ -75,8 +76,7 @@ def loss_of_int8(model: LiT, folder: Path, on: Sequence[str], *, with_images: bo
         LittuneError: a set that was named cannot be scored.
     """
     sets, lines = on or _scored_on(model), []
-    plain = copy.copy(model)
-    plain.precision = "float32"
+    plain = _in_float32(model, with_images=with_images)
     for name in sets:
         try:
             lines.append(_on_set(plain, folder, name, with_images=with_images))
@@ -99,6 +99,16 @@ def _scored_on(model: LiT) -> list[str]:
     val = read_toml(path).get("val", [])
     assert isinstance(val, list)
     return [str(name) for name in val]
+
+
+def _in_float32(model: LiT, *, with_images: bool) -> LiT:
+    """The model in float32; it itself, and its image tower, stay as they are."""
+    plain = copy.copy(model)
+    plain.precision = "float32"
+    if with_images:
+        tower = copy.copy(model.image_tower)
+        plain.image_tower = tower.to(tower.device, "float32")
+    return plain
 
 
 def _on_set(model: LiT, folder: Path, name: str, *, with_images: bool) -> str:
@@ -128,8 +138,10 @@ def _texts_alone(model: LiT, folder: Path) -> LiT:
         temperature=model.logit_scale,
         heads="none" if model.image_head is None else "image",
     )
-    exported.image_head = copy.deepcopy(model.image_head)
-    exported.image_tower = model.image_tower
+    exported.image_head = None if model.image_head is None else copy.deepcopy(model.image_head).cpu()
+    tower, _ = image_tower_of(model)
+    if tower is not None:  # A store can be scored without.
+        exported.image_tower = tower
     return exported
 
 

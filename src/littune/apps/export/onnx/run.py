@@ -5,22 +5,21 @@
     tokenizer.json      without padding and truncation
     settings.json       how texts are cut, how pictures are prepared, and the factor on the cosines
 
+Where ``settings.json`` calls texts padded, all of them are as long as ``max_tokens``, and the mask is 1 everywhere.
 Heads and the centre are part of the graphs. An image tower that is ONNX already is not written again.
 """
 
 from pathlib import Path
 
-from tokenizers import Tokenizer
-
-from littune.apps.export.base import Exported, ExportOptions
+from littune.apps.export.base import Exported, ExportOptions, image_tower_of
 from littune.apps.export.onnx.graphs import Exportable, ImageGraph, TextGraph, to_graph, write_graph
 from littune.apps.export.onnx.int8 import to_int8
 from littune.apps.export.onnx.loading import code_for_run
 from littune.apps.export.onnx.measure import loss_of_int8
-from littune.base.errors import InputError
 from littune.base.files import write_bytes, write_json
 from littune.model.lit import LiT
 from littune.towers.image.tower import ImageTower
+from littune.towers.text.tokenizer import plain_tokenizer
 
 
 def to_onnx(model: LiT, out: Path, options: ExportOptions) -> Exported:
@@ -28,7 +27,7 @@ def to_onnx(model: LiT, out: Path, options: ExportOptions) -> Exported:
 
     Raises:
         InputError: a set to measure int8 on cannot be used.
-        LittuneError: torch cannot export a tower, or it is larger than a file holds.
+        LittuneError: the image tower cannot be had now, torch cannot export a tower, or it is larger than a file holds.
     """
     model.lock_image()
     tower, reason = _torch_tower(model)
@@ -41,18 +40,17 @@ def to_onnx(model: LiT, out: Path, options: ExportOptions) -> Exported:
     write_json(out / "settings.json", _settings(model, tower))
     if options.int8:
         notes += loss_of_int8(model, out, options.on, with_images=tower is not None)
-    return Exported(how_to_load=code_for_run(with_image=tower is not None), notes=tuple(notes))
+    return Exported(
+        how_to_load=code_for_run(with_image=tower is not None, padded=model.text.padded), notes=tuple(notes)
+    )
 
 
 def _torch_tower(model: LiT) -> tuple[ImageTower | None, str]:
     """The image tower, or why there is none to export."""
-    try:
-        tower = model.image_tower
-    except InputError as error:  # What has no weights here can still be told in words.
-        return None, str(error)
-    if tower.trunk.runtime != "torch":
+    tower, reason = image_tower_of(model)
+    if tower is not None and tower.trunk.runtime != "torch":
         return None, f"{tower.spec} is ONNX already"
-    return tower, ""
+    return tower, reason
 
 
 def _written(module: Exportable, path: Path, what: str, *, int8: bool) -> str:
@@ -61,15 +59,13 @@ def _written(module: Exportable, path: Path, what: str, *, int8: bool) -> str:
 
 
 def _write_tokenizer(model: LiT, path: Path) -> None:
-    plain = Tokenizer.from_str(model.text.tokenizer.to_str())
-    plain.no_truncation()
-    write_bytes(path, plain.to_str(pretty=True).encode())
+    write_bytes(path, plain_tokenizer(model.text.tokenizer).to_str(pretty=True).encode())
 
 
 def _settings(model: LiT, tower: ImageTower | None) -> dict[str, object]:
     return {
         "dim": model.dim,
-        "text": {"max_tokens": model.text.max_tokens, "pad_id": model.text.pad_id},
+        "text": {"max_tokens": model.text.max_tokens, "pad_id": model.text.pad_id, "padded": model.text.padded},
         "image": None if tower is None else tower.preprocess.to_dict(),
         "logit_scale": model.logit_scale,
         "logit_bias": None if model.bias is None else float(model.bias.detach()),

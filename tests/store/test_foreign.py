@@ -64,6 +64,18 @@ def test_one_file_of_each_needs_no_number(tmp_path: Path) -> None:
     assert EmbeddingStore.open(tmp_path, allow_foreign=True).texts() == [("a",), ("b",)]
 
 
+def test_one_file_of_each_belongs_together_unless_both_have_numbers_that_differ(tmp_path: Path) -> None:
+    img_emb, metadata = write(tmp_path, 3, drawn(2), "LAION-5B in one folder")
+    assert foreign_files(tmp_path) == [(img_emb, metadata)]
+    other = metadata.rename(tmp_path / "metadata_4.parquet")  # of another part that was downloaded
+    with pytest.raises(InputError, match="number 3 has embeddings and no metadata"):
+        foreign_files(tmp_path)
+    same = other.rename(tmp_path / "metadata_3.parquet")
+    assert foreign_files(tmp_path) == [(img_emb, same)]
+    without = same.rename(tmp_path / "metadata_all.parquet")
+    assert foreign_files(tmp_path) == [(img_emb, without)]
+
+
 def test_what_cannot_be_told_apart_is_not_guessed(tmp_path: Path) -> None:
     write(tmp_path, 1, drawn(2))
     write(tmp_path, 1, drawn(2), "clip-retrieval, many parts")

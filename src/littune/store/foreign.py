@@ -17,11 +17,13 @@ _LAYOUT = "each img_emb_N.npy needs its metadata_N.parquet"
 def foreign_files(folder: Path) -> list[tuple[Path, Path]]:
     """The embeddings and the metadata of each shard, in the order of their numbers; empty where there are none.
 
+    One file of each belongs together where not both have numbers.
+
     Raises:
         InputError: files are not numbered one to one.
     """
     img_emb, metadata = foreign_embeddings(folder), foreign_metadata(folder)
-    if len(img_emb) == len(metadata) == 1:
+    if len(img_emb) == len(metadata) == 1 and None in (_number(img_emb[0]), _number(metadata[0])):
         return [(img_emb[0], metadata[0])]
     embeddings_of, metadata_of = _by_number(img_emb), _by_number(metadata)
     lonely = embeddings_of.keys() ^ metadata_of.keys()
@@ -73,13 +75,19 @@ def usable(
 
 
 def _by_number(files: Sequence[Path]) -> dict[int, Path]:
-    """Each file under the number that its name ends in, however wide that is written."""
+    """Each file under its number."""
     found: dict[int, Path] = {}
     for file in files:
-        number = re.search(r"(\d+)$", file.stem)
+        number = _number(file)
         if number is None:
             raise InputError(f"{file} has no number in its name to tell what belongs to it; {_LAYOUT}")
-        other = found.setdefault(int(number[1]), file)
+        other = found.setdefault(number, file)
         if other is not file:
             raise InputError(f"{other} and {file} have one number, so nothing tells what belongs to which; {_LAYOUT}")
     return found
+
+
+def _number(file: Path) -> int | None:
+    """The number that a file's name ends in, however wide that is written."""
+    found = re.search(r"(\d+)$", file.stem)
+    return None if found is None else int(found[1])

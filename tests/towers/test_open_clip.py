@@ -3,6 +3,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import open_clip
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -73,6 +74,26 @@ def test_a_tag_brings_its_preprocessing_and_its_gelu(tmp_path: Path, monkeypatch
     siglip = parse_spec("open_clip:ViT-B-16-SigLIP@webli", kinds=["open_clip"])
     settings = find_clip(siglip, "image tower").preprocess
     assert settings["resize_mode"] == "squash" and list(settings["mean"]) == [0.5] * 3
+
+
+def test_every_tag_has_the_gelu_that_it_was_trained_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("littune.towers.open_clip.download_pretrained", lambda _settings: str(tmp_path / "weights.pt"))
+    quick, changed = set(), set()
+    for name, tag in open_clip.list_pretrained():
+        clip = find_clip(parse_spec(f"open_clip:{name}@{tag}", kinds=["open_clip"]), "text tower")
+        if clip.quick_gelu:
+            quick.add((name, tag))
+        if clip.quick_gelu != open_clip.get_model_config(name).get("quick_gelu", False):
+            changed.add((name, tag))
+    # open_clip goes by the model's name alone, and warns where a tag says something else: nothing is taken back.
+    assert changed <= quick
+    assert changed == {
+        (name, tag)
+        for name, tag in open_clip.list_pretrained()
+        if open_clip.get_pretrained_cfg(name, tag).get("quick_gelu") and (f"{name}-quickgelu", tag) in quick
+    }
+    assert len(changed) > 20
+    assert ("roberta-ViT-B-32", "laion2b_s12b_b32k") in quick and ("ViT-B-32", "laion2b_s34b_b79k") not in quick
 
 
 def test_files_that_are_no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

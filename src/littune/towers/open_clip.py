@@ -186,14 +186,17 @@ def _model_name(spec: Spec) -> str:
 
 
 def _tagged(clip: Clip, settings: Mapping[str, Any]) -> Clip:
-    """``clip`` with the weights of a tag; which GELU they were trained with is the tag's to say, not the name's."""
+    """``clip`` with the weights of a tag, which were trained with the quick GELU where the tag or the model says so.
+
+    Tags say it of models whose name does not, and one model has it (roberta-ViT-B-32) whose tag does not say so.
+    """
     try:
         path = Path(download_pretrained(dict(settings)))
     except Exception as error:  # The hub's clients raise what they will.
         where = f"hf.co/{settings['hf_hub'].strip('/')}" if settings.get("hf_hub") else settings.get("url")
         fix = f"fetch the folder {where} where there is a network, and write open_clip:FOLDER"
         raise clip.problem(f"its weights cannot be downloaded now ({first_line(error)}); {fix}") from error
-    config = {**clip.config, "quick_gelu": bool(settings.get("quick_gelu"))}
+    config = {**clip.config, "quick_gelu": clip.quick_gelu or bool(settings.get("quick_gelu"))}
     return replace(clip, config=config, preprocess=settings, checkpoint=path)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import timm
 import torch
 import transformers
 from PIL import Image
@@ -13,7 +14,7 @@ from littune.config import Heads
 from littune.model.lit import LiT
 from littune.model.reference import ImageReference
 from littune.towers.image.from_hf import HFTrunk
-from littune.towers.image.from_timm import build_timm
+from littune.towers.image.from_timm import TimmTrunk, build_timm
 from littune.towers.image.preprocess import Preprocess
 from littune.towers.image.tower import ImageTower
 from littune.towers.text.encoder import Encoder
@@ -30,12 +31,8 @@ TEXTS = [
 ]
 MAX_TOKENS = 12
 # Its last outputs lie as a picture does, with the channels last.
-SWIN = {
-    "kind": "timm",
-    "name": "swin_tiny_patch4_window7_224",
-    "num_classes": 10,
-    "options": {"img_size": 56, "embed_dim": 16, "depths": [1, 1], "num_heads": [2, 2]},
-}
+_SWIN = "swin_tiny_patch4_window7_224"
+_SWIN_SIZES = {"img_size": 56, "embed_dim": 16, "depths": [1, 1], "num_heads": [2, 2]}
 _WIDTH = 32
 
 
@@ -97,7 +94,8 @@ def image_tower(kind: str = "test_vit", pooling: str = "own") -> ImageTower:
     elif kind == "clip":
         trunk, preprocess = clip_trunk(), preprocess_to(32, 40)
     elif kind == "swin":
-        trunk, preprocess = build_timm(SWIN), preprocess_to(56, 64)
+        model = timm.create_model(_SWIN, num_classes=10, **_SWIN_SIZES)
+        trunk, preprocess = TimmTrunk(model, _SWIN, _SWIN_SIZES), preprocess_to(56, 64)
         spread(trunk.model, 0.05)
     else:
         trunk = build_timm({"kind": "timm", "name": kind, "num_classes": 10})

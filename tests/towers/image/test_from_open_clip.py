@@ -8,6 +8,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from torch import Tensor, nn
 
 from littune.base.errors import InputError
+from littune.towers.image.from_open_clip import build_open_clip
 from littune.towers.image.sources import load_image_tower
 from littune.towers.image.tower import ImageTower
 from littune.towers.image.trained import TrainedImageTower
@@ -65,6 +66,32 @@ def test_a_bundled_tower_needs_no_checkpoint(name: str, tmp_path: Path) -> None:
     again = load_image_tower(spec, precision="float32", weights=tmp_path / "bundle.safetensors")
     assert again.identity == tower.identity
     assert torch.equal(again.encode(noise(tower)), tower.encode(noise(tower)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"timm_model_name": "hf-hub:someone/elses"}, "timm has no model 'hf-hub:someone/elses'"),
+        ({"timm_model_name": "local-dir:/somewhere"}, "timm has no model 'local-dir:/somewhere'"),
+        ({"timm_model_pretrained": True}, "asks for timm's own weights of test_vit, which littune never writes into"),
+    ],
+)
+def test_a_recipe_fetches_nothing(settings: dict[str, object], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    vision = MODELS["tiny-timm"]["vision_cfg"]
+    build_open_clip({"embed_dim": 24, "vision_cfg": vision, "quick_gelu": False})
+    made: list[object] = []
+    monkeypatch.setattr("timm.create_model", lambda *_, **__: made.append(1))
+    with pytest.raises(InputError, match=f"^the recipe of an image tower.* {message}"):
+        build_open_clip({"embed_dim": 24, "vision_cfg": {**vision, **settings}, "quick_gelu": False})
+    assert made == []
+
+
+def test_a_folder_names_no_model_on_a_hub(tmp_path: Path) -> None:
+    folder = in_folder(drawn("tiny-timm"), "tiny-timm", tmp_path)
+    about = (folder / "open_clip_config.json").read_text()
+    (folder / "open_clip_config.json").write_text(about.replace('"test_vit"', '"hf-hub:someone/elses"'))
+    with pytest.raises(InputError, match=r"open_clip cannot build it \(.*timm has no model 'hf-hub:someone/elses'"):
+        load_image_tower(f"open_clip:{folder}")
 
 
 def test_tokens_are_those_that_are_pooled(tmp_path: Path) -> None:

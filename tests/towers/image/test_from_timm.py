@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from littune.base.errors import InputError
-from littune.towers.image.from_timm import preprocess_of
+from littune.towers.image.from_timm import build_timm, preprocess_of
 from littune.towers.image.sources import load_image_tower
 from littune.towers.image.tower import ImageTower
 
@@ -48,6 +48,37 @@ def test_a_checkpoint_loads(tmp_path: Path, suffix: str) -> None:
     check(tower, model)
     assert tower.classifier is not None
     assert torch.equal(tower.classifier.weight, model.head.weight)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        (
+            {"options": {"pretrained": True, "act_layer": "gelu"}},
+            "has the options pretrained of timm's test_vit, which",
+        ),
+        (
+            {"options": {"checkpoint_path": "/somewhere", "cache_dir": "/"}},
+            "has the options cache_dir, checkpoint_path",
+        ),
+        ({"options": {"pretrained_cfg_overlay": {"file": "/somewhere"}}}, "has the options pretrained_cfg_overlay of"),
+        ({"name": "hf-hub:someone/elses"}, "timm has no model 'hf-hub:someone/elses'"),
+        ({"name": "local-dir:/somewhere"}, "timm has no model 'local-dir:/somewhere'"),
+    ],
+)
+def test_a_recipe_fetches_nothing(
+    recipe: dict[str, object], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = {"kind": "timm", "name": "test_vit", "num_classes": 0, "options": {"act_layer": "gelu_tanh"}}
+    trunk = build_timm(usual)
+    trunk.recipe = {**usual, **recipe}
+    preprocess = preprocess_of(trunk.model, "timm:test_vit")
+    ImageTower(spec="timm:test_vit", trunk=trunk, preprocess=preprocess).save_weights(tmp_path / "bundle.safetensors")
+    made: list[object] = []
+    monkeypatch.setattr("timm.create_model", lambda *_, **__: made.append(1))
+    with pytest.raises(InputError, match=f"^the recipe of an image tower.* {message}"):
+        load_image_tower("timm:test_vit", weights=tmp_path / "bundle.safetensors")
+    assert made == []
 
 
 @pytest.mark.parametrize("key", ["state_dict", "model", "state_dict_ema"])

@@ -55,6 +55,22 @@ def test_saved_and_loaded_back(name: str, tmp_path: Path) -> None:
     assert torch.equal(again.embed(TEXTS), tower.embed(TEXTS))
 
 
+def test_a_saved_tower_names_no_other_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, tower = made("tiny-vit", tmp_path / "clip")
+    tower.save(tmp_path / "run")
+    asked: list[str] = []
+    monkeypatch.setattr("open_clip.hf_model.AutoConfig.from_pretrained", lambda name: asked.append(name))
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    config["text_cfg"] |= {"hf_model_name": "someone/elses", "hf_model_pretrained": True}
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match="no text tower of open_clip's own: it names the model 'someone/elses'"):
+        TextTower.load(tmp_path / "run")
+    assert asked == []
+    (tmp_path / "run" / "config.json").write_text(json.dumps({**config, "text_cfg": "someone/elses"}))
+    with pytest.raises(InputError, match="holds no whole text tower of open_clip"):
+        TextTower.load(tmp_path / "run")
+
+
 def test_a_checkpoint_of_the_older_kind(tmp_path: Path) -> None:
     model = drawn("tiny-vit")
     wrapped = {f"module.{name}": value for name, value in model.state_dict().items()}

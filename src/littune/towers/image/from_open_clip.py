@@ -10,8 +10,8 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from littune.base.errors import first_line
-from littune.towers.image.from_timm import TimmTrunk
+from littune.base.errors import InputError, first_line
+from littune.towers.image.from_timm import TimmTrunk, check_architecture
 from littune.towers.image.preprocess import Preprocess
 from littune.towers.image.tower import Trunk, split_tokens
 from littune.towers.open_clip import Clip, find_architecture, find_clip
@@ -81,7 +81,16 @@ def draw_open_clip(spec: Spec) -> tuple[Trunk, Preprocess]:
 
 
 def build_open_clip(recipe: Mapping[str, Any]) -> Trunk:
-    """The trunk of a recipe, its weights drawn."""
+    """The trunk of a recipe, its weights drawn.
+
+    Raises:
+        InputError: it is to be one of timm's that timm has not, or with weights that timm would download.
+    """
+    what, wrapped = "the recipe of an image tower", recipe["vision_cfg"].get("timm_model_name")
+    if wrapped:
+        check_architecture(wrapped, what)
+    if recipe["vision_cfg"].get("timm_model_pretrained"):
+        raise InputError(f"{what} asks for timm's own weights of {wrapped}, which littune never writes into one")
     model = _build_vision_tower(recipe["embed_dim"], dict(recipe["vision_cfg"]), recipe["quick_gelu"])
     return OpenClipTrunk(model, recipe)
 

@@ -22,6 +22,9 @@ from littune.towers.image.tower import Classifier, Trunk, split_tokens
 from littune.towers.specs import Spec, without_checkpoint
 
 _FITS = {"center": "short", "squash": "stretch"}
+# What a recipe may tell timm: what littune itself tells it of the published checkpoints' ViTs. Among timm's other
+# options are some that download or read files, and a recipe may come from anywhere.
+_OPTIONS = frozenset({"act_layer", "depth", "embed_dim", "img_size", "no_embed_class", "num_heads", "patch_size"})
 
 
 class TimmTrunk(Trunk):
@@ -74,7 +77,7 @@ def load_timm(spec: Spec) -> tuple[Trunk, Preprocess]:
     Raises:
         InputError: timm has no such model, its weights cannot be had, or the file's do not fit it.
     """
-    _check_name(spec)
+    check_architecture(spec.name, f"image tower {spec.text!r}")
     model = _pretrained(spec) if spec.checkpoint is None else _from_checkpoint(spec, Path(spec.checkpoint).expanduser())
     return TimmTrunk(model, spec.name), preprocess_of(model, spec.text)
 
@@ -86,15 +89,40 @@ def draw_timm(spec: Spec) -> tuple[Trunk, Preprocess]:
         InputError: timm has no such model, or the spec has a checkpoint.
     """
     without_checkpoint(spec, what="image tower from scratch")
-    _check_name(spec)
+    check_architecture(spec.name, f"image tower {spec.text!r}")
     trunk = build_timm(_recipe(spec.name, 0))
     return trunk, preprocess_of(trunk.model, spec.text)
 
 
 def build_timm(recipe: Mapping[str, Any]) -> Trunk:
-    """The trunk of a recipe, its weights drawn."""
+    """The trunk of a recipe, its weights drawn.
+
+    Raises:
+        InputError: timm has no such model, or the recipe has options that littune gives none.
+    """
     name, options = recipe["name"], recipe.get("options") or {}
+    check_architecture(name, "the recipe of an image tower")
+    strange = sorted(options.keys() - _OPTIONS)
+    if strange:
+        raise InputError(
+            f"the recipe of an image tower has the options {', '.join(strange)} of timm's {name}, which littune never "
+            "writes; take the run from where it was made"
+        )
     return TimmTrunk(timm.create_model(name, num_classes=recipe["num_classes"], **options), name, options)
+
+
+def check_architecture(name: str, what: str) -> None:
+    """Check that a model is timm's own, whatever its tag: timm looks for others on a hub or in a folder.
+
+    Raises:
+        InputError: it is not; ``what`` named it.
+    """
+    architecture, _ = timm.models.split_model_name_tag(name)
+    if timm.models.is_model(architecture):
+        return
+    close = difflib.get_close_matches(architecture, timm.models.list_models(), n=1)
+    hint = f"did you mean timm:{close[0]}?" if close else "timm.list_models() names them"
+    raise InputError(f"{what}: timm has no model {name!r}; {hint}")
 
 
 def preprocess_of(model: nn.Module, spec: str) -> Preprocess:
@@ -121,15 +149,6 @@ def preprocess_of(model: nn.Module, spec: str) -> Preprocess:
 def _recipe(name: str, num_classes: int, options: Mapping[str, object] | None = None) -> dict[str, object]:
     recipe: dict[str, object] = {"kind": "timm", "name": name, "num_classes": num_classes}
     return recipe | {"options": dict(options)} if options else recipe
-
-
-def _check_name(spec: Spec) -> None:
-    architecture, _ = timm.models.split_model_name_tag(spec.name)
-    if timm.models.is_model(architecture):
-        return
-    close = difflib.get_close_matches(architecture, timm.models.list_models(), n=1)
-    hint = f"did you mean timm:{close[0]}?" if close else "timm.list_models() names them"
-    raise InputError(f"image tower {spec.text!r}: timm has no model {spec.name!r}; {hint}")
 
 
 def _pretrained(spec: Spec) -> nn.Module:

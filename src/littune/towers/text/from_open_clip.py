@@ -104,12 +104,16 @@ class OpenClipEncoder(Encoder):
         """Read ``config.json`` and ``model.safetensors``.
 
         Raises:
-            InputError: they are missing, damaged, or do not belong together.
+            InputError: they are missing, damaged, do not belong together, or name a model that open_clip would fetch.
         """
+        config: Any = read_json(folder / "config.json")
         try:
-            encoder = cls(read_json(folder / "config.json"))
+            elsewhere = config["text_cfg"].get("hf_model_name")
+            if elsewhere:
+                raise InputError(f"{folder} holds no text tower of open_clip's own: it names the model {elsewhere!r}")
+            encoder = cls(config)
             encoder.core.load_state_dict(load_file(folder / "model.safetensors"))
-        except (KeyError, TypeError, RuntimeError, OSError, SafetensorError) as error:
+        except (AttributeError, KeyError, TypeError, RuntimeError, OSError, SafetensorError) as error:
             raise InputError(f"{folder} holds no whole text tower of open_clip: {first_line(error)}") from error
         return encoder
 

@@ -1,5 +1,6 @@
 """Files: what is read of them, and one clear line for those that are something else."""
 
+import io
 import pickle
 import zipfile
 from pathlib import Path
@@ -92,6 +93,17 @@ def test_an_archive_of_something_else(tmp_path: Path) -> None:
         archive.writestr("img/cls", "no array")
     with pytest.raises(InputError, match="img/cls is no array, not float32"):
         read_checkpoint(path, "img/")
+
+
+@pytest.mark.parametrize("shape", [(10**13,), (2**62, 4), (2**40, 2**40), (2**70,)])
+def test_an_array_that_says_it_is_larger_than_memory(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    path, header = tmp_path / "model.npz", io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("img/cls.npy", header.getvalue() + bytes(16))
+    with pytest.raises(InputError, match=r"model\.npz (is no \.npz file|says that it holds more than memory)") as error:
+        read_checkpoint(path, "img/")
+    assert "\n" not in str(error.value)
 
 
 def test_another_precision(tmp_path: Path) -> None:

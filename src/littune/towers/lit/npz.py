@@ -96,3 +96,7 @@ def _explained(path: Path) -> Iterator[None]:
         raise InputError(
             f"{path} is no .npz file of arrays that can be read whole ({first_line(error)}); download it again"
         ) from error
+    except (MemoryError, OverflowError) as error:
+        raise InputError(
+            f"{path} says that it holds more than memory does ({first_line(error)}): it is damaged or no LiT checkpoint"
+        ) from error

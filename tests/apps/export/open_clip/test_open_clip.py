@@ -7,6 +7,7 @@ import open_clip
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 from torch.nn import functional as F
 
 from littune.apps.export import export
@@ -14,10 +15,13 @@ from littune.apps.export.base import ExportOptions
 from littune.apps.export.open_clip import check, to_open_clip
 from littune.base.errors import InputError, LittuneError
 from littune.model.lit import LiT
+from littune.towers.image.preprocess import Preprocess
 from littune.towers.image.sources import load_image_tower
+from littune.towers.image.tower import ImageTower
 from littune.towers.text.sources import load_text_tower
 from tests.apps.export.open_clip.conftest import bert_tower, open_clip_text, run_code, scratch_tower, timm_tower, tuned
-from tests.open_clip_models import TEXTS, drawn, in_folder, picture
+from tests.open_clip_models import MODELS, TEXTS, drawn, in_folder, picture, registered
+from tests.towers.image.onnx_graphs import save_graph
 
 LONG = "a text that has more words than any of these towers reads, " * 5
 PICTURES = [picture(0), picture(1, (44, 90)), picture(2, (300, 200))]
@@ -198,6 +202,31 @@ def test_what_open_clip_cannot_express(tmp_path: Path) -> None:
         assert "\n" not in str(error.value)
 
 
+def test_image_towers_that_are_neither_open_clips_nor_timms(tmp_path: Path) -> None:
+    preprocess = Preprocess(size=8, resize=8, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    flat = ImageTower.from_module(
+        nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 4)), preprocess=preprocess, name="mine"
+    )
+    text = open_clip_text("tiny-vit", tmp_path / "clip")
+    for image in (load_image_tower(f"onnx:{save_graph(tmp_path / 'tiny.onnx')}"), flat):
+        with pytest.raises(
+            InputError, match=f"open_clip has no image tower like {image.spec}: it has its own"
+        ) as error:
+            to_open_clip(tuned(image, text, "text"), tmp_path, ExportOptions())
+        assert "\n" not in str(error.value)
+
+
+def test_an_end_that_has_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    vision = {"timm_model_name": "test_efficientnet", "timm_pool": "rot_attn", "timm_proj": "", "image_size": 160}
+    monkeypatch.setitem(MODELS, "tiny-end", {**MODELS["tiny-mlp"], "vision_cfg": vision})
+    (registry := tmp_path / "registry").mkdir()
+    with registered(registry):
+        folder = in_folder(drawn("tiny-end"), "tiny-end", tmp_path / "end")
+    model = tuned(load_image_tower(f"open_clip:{folder}"), open_clip_text("tiny-vit", tmp_path / "clip"), "text")
+    with pytest.raises(InputError, match="ends in timm_pool 'rot_attn' and timm_proj '': no room for a centre"):
+        to_open_clip(model, made(tmp_path), ExportOptions())
+
+
 def test_another_tower_than_it_should_be_is_not_handed_over(tmp_path: Path) -> None:
     model = tuned(timm_tower(), open_clip_text("tiny-vit", tmp_path / "clip"), "text")
     to_open_clip(model, out := made(tmp_path), ExportOptions())
@@ -211,6 +240,22 @@ def test_another_tower_than_it_should_be_is_not_handed_over(tmp_path: Path) -> N
             check(model, out, config)
     config["vision_cfg"]["timm_model_name"] = "test_resnet"
     with pytest.raises(LittuneError, match="open_clip cannot hold this model: Error"):
+        check(model, out, config)
+
+
+def test_whatever_open_clip_stumbles_over_is_one_clear_line(tmp_path: Path) -> None:
+    model = tuned(timm_tower(), open_clip_text("tiny-vit", tmp_path / "clip"), "text")
+    to_open_clip(model, out := made(tmp_path), ExportOptions())
+    written = (out / "open_clip_config.json").read_text()
+    config = json.loads(written)["model_cfg"]
+    vision = {**config["vision_cfg"], "timm_proj": "conv"}
+    with pytest.raises(LittuneError, match="^open_clip cannot hold this model: AssertionError$"):  # it has no words
+        check(model, out, {**config, "vision_cfg": vision})
+    (out / "open_clip_config.json").write_text(written.replace('"context_length": 20', '"context_length": 30'))
+    with pytest.raises(LittuneError, match=r"^open_clip cannot hold this model: .*30.*$"):  # as it reads the texts
+        check(model, out, config)
+    (out / "open_clip_config.json").write_text("{")
+    with pytest.raises(LittuneError, match="^open_clip cannot hold this model: .+$"):  # as it makes the tokenizer
         check(model, out, config)
 
 

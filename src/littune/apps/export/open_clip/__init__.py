@@ -18,7 +18,7 @@ from littune.apps.export.open_clip.image import image_part
 from littune.apps.export.open_clip.part import Part
 from littune.apps.export.open_clip.pixels import exact_transform, preprocess_settings
 from littune.apps.export.open_clip.text import TEXT_FOLDER, text_part
-from littune.base.errors import InputError, LittuneError
+from littune.base.errors import InputError, LittuneError, first_line
 from littune.base.files import write_bytes, write_json
 from littune.model.lit import LiT
 from littune.towers.image.tower import pooled
@@ -88,31 +88,36 @@ def check(model: LiT, out: Path, config: dict[str, object]) -> None:
     assert isinstance(text_settings, dict)
     if text_settings.get("hf_model_name") == TEXT_FOLDER:
         text_settings["hf_model_name"] = str(out)  # else it would hang on the working folder
-    try:
-        clip = open_clip.CustomTextCLIP(**settings).eval()
-        clip.load_state_dict(load_file(out / WEIGHTS_FILE))
-    except (RuntimeError, TypeError, ValueError, AssertionError) as error:
-        raise LittuneError(f"open_clip cannot hold this model: {str(error).splitlines()[0]}") from error
-    tokenizer = open_clip.get_tokenizer(f"local-dir:{out}")
     tower = model.image_tower
     size = tower.preprocess.size
     images = torch.randn((2, 3, size, size), generator=torch.Generator().manual_seed(0))
     embeddings = pooled(copy.deepcopy(tower.trunk).cpu(), images, tower.pooling, tower.spec)
     device = model.center.device
-    pairs = {
-        "images": (clip.encode_image(images), model.project_images(embeddings.to(device)).cpu()),
-        "texts": (
-            clip.encode_text(tokenizer(list(_TEXTS))),
-            model.project_texts(model.text.embed(list(_TEXTS), precision="float32").to(device)).cpu(),
-        ),
+    theirs = _said_by_open_clip(settings, out, images)
+    ours = {
+        "images": model.project_images(embeddings.to(device)).cpu(),
+        "texts": model.project_texts(model.text.embed(list(_TEXTS), precision="float32").to(device)).cpu(),
     }
-    for what, (theirs, ours) in pairs.items():
-        least = _least_cosine(theirs, ours)
+    for what, said in ours.items():
+        least = _least_cosine(theirs[what], said)
         if not least >= _LEAST_COSINE:
             raise LittuneError(
                 f"open_clip would say something else of {what} (cosine {least:.4f}): it computes a part of this model "
                 "in another way; choose another format"
             )
+
+
+def _said_by_open_clip(
+    settings: dict[str, object], out: Path, images: Float[Tensor, "n 3 h w"]
+) -> dict[str, Float[Tensor, "n d"]]:
+    """What open_clip, with the folder ``out``, says of ``images`` and of ``_TEXTS``."""
+    try:
+        clip = open_clip.CustomTextCLIP(**settings).eval()
+        clip.load_state_dict(load_file(out / WEIGHTS_FILE))
+        tokenizer = open_clip.get_tokenizer(f"local-dir:{out}")
+        return {"images": clip.encode_image(images), "texts": clip.encode_text(tokenizer(list(_TEXTS)))}
+    except Exception as error:  # Each of the libraries beneath it raises what it will.
+        raise LittuneError(f"open_clip cannot hold this model: {first_line(error)}") from error
 
 
 def _least_cosine(first: Float[Tensor, "n d"], second: Float[Tensor, "n d"]) -> float:

@@ -31,11 +31,11 @@ def image_part(model: LiT) -> Part:
         InputError: open_clip has no such tower.
     """
     tower = model.image_tower
-    trunk = copy.deepcopy(tower.trunk).cpu()
-    if isinstance(trunk, TimmTrunk):
-        return _timm_part(trunk, tower, _affine(model) or _identity(tower.dim))
-    if isinstance(trunk, OpenClipTrunk):
-        return _open_clip_part(trunk, tower, _affine(model))
+    # Copied where the kind is known: an ONNX graph, for one, cannot be.
+    if isinstance(tower.trunk, TimmTrunk):
+        return _timm_part(copy.deepcopy(tower.trunk).cpu(), tower, _affine(model) or _identity(tower.dim))
+    if isinstance(tower.trunk, OpenClipTrunk):
+        return _open_clip_part(copy.deepcopy(tower.trunk).cpu(), tower, _affine(model))
     raise InputError(
         f"open_clip has no image tower like {tower.spec}: it has its own (open_clip:…) and timm's (timm:…)"
     )
@@ -129,10 +129,6 @@ def _into_timm(settings: dict[str, Any], weights: dict[str, Tensor], affine: Aff
         return settings, _into_linear(weights, "head.proj", affine)
     if projection == "mlp":
         return settings, _into_linear(weights, "head.mlp.fc2", affine)
-    if projection != "none" or pool in ("", "abs_attn", "rot_attn"):
-        raise InputError(
-            f"{spec} ends in timm_pool {pool!r} and timm_proj {projection!r}: no room for a centre or head"
-        )
     return {**settings, "timm_proj": "linear"}, {
         **weights,
         "head.proj.weight": affine.weight,

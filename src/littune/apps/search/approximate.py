@@ -176,6 +176,7 @@ class _IvfPq:
         )
         for clustering in (index.cp, index.pq.cp):
             clustering.min_points_per_centroid = 1  # fewer are warned of on stderr, and there are enough
+            clustering.max_points_per_centroid = 64
         return index
 
     def flags(self, faiss: Any) -> int:
@@ -189,7 +190,7 @@ class _IvfPq:
         return faiss.SearchParametersIVF(nprobe=min(index.nlist, int(max(16, index.nlist // 8) / share)), sel=selector)
 
     def num_training(self, rows: int) -> int:
-        return min(rows, max(64 * self._num_lists(rows), 40_000))
+        return min(rows, 64 * max(self._num_lists(rows), 256))
 
     def _num_lists(self, rows: int) -> int:
         return min(65_536, int(2 * rows**0.5))

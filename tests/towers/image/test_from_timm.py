@@ -250,8 +250,16 @@ def test_unusable_checkpoints_are_one_clear_line(tmp_path: Path, capsys: pytest.
     (tmp_path / "garbage.pth").write_bytes(b"no checkpoint")
     (tmp_path / "garbage.safetensors").write_bytes(b"no checkpoint")
     (tmp_path / "garbage.npz").write_bytes(b"no checkpoint")
+    (tmp_path / "empty.pth").touch()
+    problems = {
+        "code.pth": "holds no plain weights but a pickle",
+        "garbage.pth": "holds no plain weights but a pickle",
+        "empty.pth": "is cut short or damaged; download it again",
+        "garbage.safetensors": "is cut short or damaged; download it again",
+    }
     for path in sorted(tmp_path.iterdir()):
-        with pytest.raises(InputError, match=f"{path.name} is no checkpoint of test_resnet") as error:
+        problem = problems.get(path.name, "is no checkpoint of test_resnet")
+        with pytest.raises(InputError, match=f"{path.name} {problem}") as error:
             load_image_tower(f"timm:test_resnet@{path}")
         assert "\n" not in str(error.value) and len(str(error.value)) < 600
     assert "must not run" not in capsys.readouterr().out

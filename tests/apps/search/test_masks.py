@@ -9,9 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from littune.apps.search import masks
-from littune.apps.search.filters import conditions_of, look_up
+from littune.apps.search.filters import conditions_of
 from littune.apps.search.masks import allowed_rows, matches
 from littune.base.errors import InputError
+from littune.pairs.texts import look_up
 from littune.store.store import EmbeddingStore
 from tests.apps.search.conftest import make_foreign
 

@@ -48,8 +48,9 @@ def export(
     out, options = Path(out).resolve(), options or ExportOptions()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} is there already; export into another folder")
-    write = _writer(_kind(what), to, options)
-    loaded = _opened(str(what), options) if isinstance(what, str | Path) else what
+    kind = _kind(what)
+    write = _writer(kind, to, options)
+    loaded = _opened(str(what), kind, options) if isinstance(what, str | Path) else what
     log(f"exporting to {to}; where a tower is traced, that takes a minute" if to == "onnx" else f"exporting to {to}")
     aside = out.with_name(f".{out.name}.partial")
     shutil.rmtree(aside, ignore_errors=True)
@@ -71,19 +72,15 @@ def _kind(what: str | Path | Exportable) -> str:
     if isinstance(what, EmbeddingStore) or (isinstance(what, str | Path) and is_store(Path(what))):
         return "a store"
     spec = str(what) if isinstance(what, str | Path) else ""
-    return "an image tower" if isinstance(what, ImageTower) or _is_tower(spec) else "a run"
+    is_tower = spec.startswith(_TOWER_KINDS) or is_hf_folder(spec)
+    return "an image tower" if isinstance(what, ImageTower) or is_tower else "a run"
 
 
-def _is_tower(spec: str) -> bool:
-    return spec.startswith(_TOWER_KINDS) or is_hf_folder(spec)
-
-
-def _opened(what: str, options: ExportOptions) -> Exportable:
-    if is_store(Path(what)):
+def _opened(what: str, kind: str, options: ExportOptions) -> Exportable:
+    if kind == "a store":
         return EmbeddingStore.open(what, allow_foreign=True)
-    if _is_tower(what):
-        return load_image_tower(what, device=options.device, precision=options.precision)
-    return LiT.load(what, device=options.device, precision=options.precision)
+    load = load_image_tower if kind == "an image tower" else LiT.load
+    return load(what, device=options.device, precision=options.precision)
 
 
 def _writer(kind: str, to: str, options: ExportOptions) -> Write:

@@ -56,18 +56,6 @@ def as_text(value: object) -> str:
     return str(value)
 
 
-def look_up(fields: Mapping[str, object], name: str) -> object:
-    """The value of a field or at a dotted path; None where there is none."""
-    if name in fields:
-        return fields[name]
-    value: object = fields
-    for step in name.split("."):
-        if not isinstance(value, Mapping):
-            return None
-        value = value.get(step)
-    return value
-
-
 def _condition(column: str, wanted: object, classnames: Sequence[str] | None) -> Condition:
     if isinstance(wanted, Mapping):
         return _between(column, wanted)

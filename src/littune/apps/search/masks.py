@@ -12,9 +12,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Bool
 
-from littune.apps.search.filters import Condition, look_up
+from littune.apps.search.filters import Condition
 from littune.apps.search.readable import readable
 from littune.base.errors import InputError
+from littune.pairs.texts import look_up
 from littune.store.metadata import fields_of, read_rows
 from littune.store.shards import SCHEMA
 from littune.store.store import EmbeddingStore
